@@ -1,0 +1,1 @@
+"""fanin: Keras's Dense layer and its whole contract, native on PyTorch."""

@@ -1,0 +1,33 @@
+"""What every test starts from: seeded generators, default settings, automatic names counted from the first."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+
+import fanin.config
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the workers already share the cores
+
+
+class CleanStart:
+    """Registered as a plugin, so that it holds for the doctests under src as well."""
+
+    @pytest.fixture(autouse=True)
+    def clean_start(self) -> None:
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        fanin.config.clear_session()
+        fanin.config.set_floatx("float32")
+        fanin.config.set_epsilon(1e-7)
+        fanin.config.set_dtype_policy(None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(CleanStart(), "clean-start")

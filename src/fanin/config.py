@@ -56,8 +56,13 @@ def unique_name(prefix: str) -> str:
     """A name that this process has not given out before: "dense", then "dense_1", "dense_2", ..."""
     with _names_lock:
         count = _names.get(prefix, 0)
+        name = prefix if count == 0 else f"{prefix}_{count}"
+        while count and name in _names:  # given out under a prefix of its own
+            count += 1
+            name = f"{prefix}_{count}"
         _names[prefix] = count + 1
-    return prefix if count == 0 else f"{prefix}_{count}"
+        _names.setdefault(name, 1)
+    return name
 
 
 def clear_session() -> None:

@@ -39,11 +39,11 @@ _scope = _Scope()
 
 def snake_case(name: str) -> str:
     """ "GlorotUniform" -> "glorot_uniform", "L1L2" -> "l1l2", "LeakyReLU" -> "leaky_re_lu", as Keras names things."""
-    name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-# --- the user's own objects -------------------------------------------------------------------------------------------
+# --- the user's own objects ---------------------------------------------------------------------------------
 
 
 def register_keras_serializable(package: str = "Custom", name: str | None = None) -> Callable[[Named], Named]:
@@ -99,7 +99,7 @@ def custom_object_scope(objects: Mapping[str, Any] | None) -> Iterator[None]:
         _scope.objects = previous
 
 
-# --- families ---------------------------------------------------------------------------------------------------------
+# --- families -----------------------------------------------------------------------------------------------
 
 
 class Family(Generic[T]):
@@ -190,7 +190,7 @@ class Family(Generic[T]):
             return self.check(deserialize(config), config)
 
 
-# --- JSON -------------------------------------------------------------------------------------------------------------
+# --- JSON ---------------------------------------------------------------------------------------------------
 
 
 def serialize(obj: Any) -> Any:
@@ -210,7 +210,8 @@ def serialize(obj: Any) -> Any:
     if isinstance(obj, Mapping):
         return {str(key): serialize(value) for key, value in obj.items()}
     if isinstance(obj, torch.Tensor):
-        obj = obj.detach().cpu().numpy()
+        described = {"value": obj.detach().tolist(), "dtype": dtype_name(obj.dtype)}
+        return {"class_name": "__tensor__", "config": described}
     if isinstance(obj, np.ndarray):
         return {"class_name": "__numpy__", "config": {"value": obj.tolist(), "dtype": obj.dtype.name}}
     if not inspect.isclass(obj) and hasattr(obj, "get_config"):
@@ -221,15 +222,17 @@ def serialize(obj: Any) -> Any:
 def _serialize_instance(obj: Any) -> Json:
     cls = type(obj)
     registered = get_registered_name(cls)
-    if registered is not None:
-        return {"module": None, "class_name": cls.__name__, "config": obj.get_config(), "registered_name": registered}
-    if cls not in _places:
+    if registered is None and cls not in _places:
         raise ValueError(
             f"Cannot save {obj!r}: its class {cls.__name__} is not known to files. "
             "Decorate it with @fanin.saving.register_keras_serializable()."
         )
-    module, name = _places[cls]
-    return {"module": module, "class_name": name, "config": obj.get_config(), "registered_name": None}
+    module, name = (None, cls.__name__) if registered is not None else _places[cls]
+    described = {"module": module, "class_name": name, "config": obj.get_config(), "registered_name": registered}
+    built_from = obj.get_build_config() if hasattr(obj, "get_build_config") else None
+    if built_from is not None:
+        described["build_config"] = built_from
+    return described
 
 
 def _place(obj: Any) -> tuple[str, str] | None:
@@ -274,13 +277,18 @@ def _deserialize(config: Any) -> Any:
     if "class_name" not in config or "config" not in config:
         return {key: _deserialize(value) for key, value in config.items()}
     if config["class_name"] == "__numpy__":
-        return np.asarray(config["config"]["value"], dtype=config["config"]["dtype"])
+        # Only known names of dtypes: in numpy's own language one could ask for gigabytes.
+        kind = dtype_name(as_dtype(config["config"]["dtype"]))
+        return np.asarray(config["config"]["value"], dtype=kind)
     if config["class_name"] == "__tensor__":
         return torch.tensor(config["config"]["value"], dtype=as_dtype(config["config"]["dtype"]))
     found = find_class(config)
     if config["class_name"] == "function":
         return found
-    return found.from_config(config["config"]) if hasattr(found, "from_config") else found(**config["config"])
+    made = found.from_config(config["config"]) if hasattr(found, "from_config") else found(**config["config"])
+    if config.get("build_config") and hasattr(made, "build_from_config"):
+        made.build_from_config(config["build_config"])
+    return made
 
 
 def find_class(config: Mapping[str, Any]) -> Any:

@@ -1,0 +1,5 @@
+"""Parity tests run against real Keras, on its torch backend."""
+
+import os
+
+os.environ["KERAS_BACKEND"] = "torch"

@@ -1,0 +1,80 @@
+"""What `layer.name` finds, and what `layer.name = value` does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from fanin.layers.variables import set_trainable
+from fanin.weights import CONSTRAINTS, REGULARIZERS
+
+# Names of the contract, which an attribute of the same name would be hidden by.
+_RESERVED = frozenset(
+    ["input", "output", "input_shape", "output_shape", "input_mask", "output_mask", "graph", "losses", "updates",
+     "weights", "variables", "trainable_weights", "non_trainable_weights", "trainable_variables",
+     "non_trainable_variables", "scope_name", "outbound_nodes", "dtype", "compute_dtype", "variable_dtype"]
+)  # fmt: skip
+
+
+class Attributes(nn.Module):
+    """The part of a layer that looks after its attributes: weights, aliases, names that the contract keeps."""
+
+    _aliases: dict[str, str]
+    _unnamed: set[str]
+
+    def __getattr__(self, name: str) -> Any:
+        """Names of weights, and the true reason why a property has no value: nn.Module would replace it."""
+        try:  # the most frequent question first, and without a further call
+            return self.__dict__["_parameters"][name]
+        except KeyError:
+            pass
+        aliases = self.__dict__.get("_aliases")
+        if aliases and name in aliases:
+            return getattr(self, aliases[name])
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            found = getattr(type(self), name, None)
+            if isinstance(found, property) and found.fget is not None:
+                return found.fget(self)
+            raise
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As nn.Module's; a weight made by `add_weight` is not registered twice, and names of the contract are kept."""
+        if name in _RESERVED:
+            raise AttributeError(
+                f"{name!r} is a part of the layer contract and cannot be set on layer {self.__dict__.get('name')!r}; "
+                f"use another attribute name, such as {name + '_layer'!r}."
+            )
+        if isinstance(value, torch.Tensor) and "_aliases" in self.__dict__:
+            owned = _owner_name(self, value)
+            if owned is not None and owned != name:
+                self._rename(owned, name)
+                return
+        if isinstance(value, nn.Module) and not self.__dict__.get("_trainable", True):
+            set_trainable(value, False)  # a part of a frozen layer
+        super().__setattr__(name, value)
+
+    def _rename(self, owned: str, name: str) -> None:
+        """`self.w = self.add_weight(...)`: an unnamed weight takes the attribute's name, a named one gets an alias."""
+        if owned not in self._unnamed:
+            self._aliases[name] = owned
+            return
+        self._unnamed.discard(owned)
+        for table in (self._parameters, self._buffers):
+            if owned in table:
+                table[name] = table.pop(owned)  # type: ignore[assignment]
+        for kind in (REGULARIZERS, CONSTRAINTS):
+            facts = self.__dict__.get(kind, {})
+            if owned in facts:
+                facts[name] = facts.pop(owned)
+
+
+def _owner_name(layer: nn.Module, value: torch.Tensor) -> str | None:
+    for table in (layer._parameters, layer._buffers):
+        for name, tensor in table.items():
+            if tensor is value:
+                return name
+    return None

@@ -1,0 +1,51 @@
+"""Whatever numpy can read becomes a tensor, without a silent overflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from fanin.dtypes import dtype_name
+
+
+def as_tensor(value: Any, who: str = "input") -> torch.Tensor:
+    """A tensor from a tensor, a numpy array, a number, or nested lists; numpy memory is shared where torch can.
+
+    Raises TypeError for objects, strings and dates, naming `who`.
+    """
+    if isinstance(value, torch.Tensor):
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise TypeError(f"{who}: expected an array of numbers, found rows of different lengths: {error}") from None
+    if array.dtype.kind not in "biufc":
+        raise TypeError(
+            f"{who}: expected an array of numbers, found {type(value).__name__} with numpy dtype {array.dtype}."
+        )
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    if any(stride < 0 for stride in array.strides) or not (array.flags.writeable and array.flags.aligned):
+        array = array.copy()  # torch takes neither negative strides nor read-only or unaligned memory
+    return torch.from_numpy(array)
+
+
+def checked_cast(tensor: torch.Tensor, dtype: torch.dtype, who: str = "input") -> torch.Tensor:
+    """`tensor.to(dtype)`, refusing finite numbers that would become infinite."""
+    if tensor.dtype == dtype:
+        return tensor
+    result = tensor.to(dtype)
+    if not dtype.is_floating_point:
+        return result
+    largest_before = torch.finfo(tensor.dtype).max if tensor.dtype.is_floating_point else 2.0**63
+    if largest_before > torch.finfo(dtype).max and bool((torch.isinf(result) & torch.isfinite(tensor)).any()):
+        largest = tensor[torch.isfinite(tensor)].abs().max().item()
+        raise ValueError(
+            f"{who}: the value {largest:g} does not fit {dtype_name(dtype)} (largest {torch.finfo(dtype).max:.3g}). "
+            "Scale the data, or use a wider dtype."
+        )
+    return result

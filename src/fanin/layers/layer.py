@@ -1,0 +1,367 @@
+"""The layer contract of Keras, as an ordinary `torch.nn.Module`.
+
+A call runs through `forward`. Six parts, each in a file of its own, make up the rest of the contract: `variables.py`
+(weights), `building.py` (making them), `ledger.py` (losses and updates), `history.py` (symbolic calls), `copies.py`
+(deepcopy, pickle, state_dict) and `attributes.py` (what `layer.name` finds and `layer.name = value` does).
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from fanin import config, regularizers
+from fanin.dtypes import as_policy
+from fanin.graph.symbolic import SymbolicTensor, is_symbolic
+from fanin.graph.tree import leaves, tree_map
+from fanin.layers.attributes import Attributes
+from fanin.layers.building import Building
+from fanin.layers.convert import as_tensor, checked_cast
+from fanin.layers.copies import Copies
+from fanin.layers.history import History
+from fanin.layers.input_spec import check_inputs
+from fanin.layers.ledger import Ledger
+from fanin.layers.scope import CallScope, Entry, Record, current
+from fanin.layers.shapes import first_shape, known_shape
+from fanin.layers.symbolic_call import call_symbolically, output_shape
+from fanin.registry import Family, deserialize, serialize, snake_case
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def in_transform() -> bool:
+    """Whether the call runs inside a functorch transform (vmap, grad, ...), where a row may come without its batch."""
+    return bool(torch._C._functorch.maybe_current_level() is not None)
+
+
+def pure(call: Function) -> Function:
+    """Mark a `call` that adds no loss, update or mask, and gives one tensor: it need not be tried out on symbols."""
+    cast(Any, call).adds_nothing = True
+    return call
+
+
+class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
+    """The base of all layers; write `build`, `call` and, where helpful, `compute_output_shape` and `get_config`.
+
+    Args:
+        activity_regularizer: a penalty on the output, divided by the batch size, added to `losses` at each call.
+        trainable: whether the weights train.
+        dtype: a dtype, its name or a policy, such as "mixed_bfloat16"; default `fanin.config.dtype_policy()`.
+        name: default the class name in snake case, made unique: "dense", "dense_1", ...
+        input_shape: the shape of one row, without the batch: a Sequential is then built at once.
+        input_dim: the same as input_shape=(input_dim,).
+        batch_size: the batch size that goes with input_shape.
+        batch_input_shape: the shape with the batch, None where unknown.
+        weights: values for `set_weights`, used once the layer is built.
+
+    Any other keyword is a TypeError. The layer follows Keras 3's `Layer`, and the methods and properties that
+    TensorFlow 1.4 documents. Both habits work: `call` is Keras's, everything else is an nn.Module's.
+
+    >>> class Scale(Layer):
+    ...     def build(self, input_shape):
+    ...         self.factor = self.add_weight("factor", (input_shape[-1],), initializer="ones")
+    ...     def call(self, inputs):
+    ...         return inputs * self.factor
+    >>> Scale()(torch.ones(2, 3)).shape
+    torch.Size([2, 3])
+    """
+
+    cls_to_become = None  # torch's lazy protocol: the class stays what it is
+    casts_integers = False  # whether integer inputs become floats
+    supports_masking = False
+    _initial_weights: Any
+    _call_arguments: frozenset[str] = frozenset()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Layer:
+        """Note the arguments, so that a subclass without `get_config` can be described by them."""
+        layer: Layer = super().__new__(cls)
+        if _is_described_by_arguments(cls):
+            object.__setattr__(layer, "_init_arguments", (args, kwargs))
+        return layer
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "call" in cls.__dict__:
+            parameters = inspect.signature(cls.__dict__["call"]).parameters
+            cls._call_arguments = frozenset(name for name in parameters if name != "self")
+
+    def __init__(
+        self,
+        *,
+        activity_regularizer: Any = None,
+        trainable: bool = True,
+        dtype: Any = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ):
+        nn.Module.__init__(self)
+        own = self.__dict__
+        own["name"] = _checked_name(name) if name is not None else config.unique_name(snake_case(type(self).__name__))
+        own["built"] = False
+        own["_trainable"] = bool(trainable)
+        own["_home"] = own["_build_shape"] = own["_scope"] = own["_record"] = own["_direct_dtype"] = None
+        if torch.get_default_device().type != "cpu":
+            own["_home"] = torch.get_default_device()  # made under `with torch.device(...)`
+        own["_aliases"], own["_unnamed"] = {}, set()
+        own["_token"], own["_kept_losses"], own["_kept_updates"] = object(), [], []
+        own["inbound_nodes"], own["_outbound"], own["_met_tensors"] = [], [], False
+        own["input_spec"] = None
+        self._set_policy(config.dtype_policy() if dtype is None else as_policy(dtype))
+        own["activity_regularizer"] = regularizers.get(activity_regularizer)
+        own["batch_input_shape"] = first_shape(self.name, kwargs)
+        own["_initial_weights"] = kwargs.pop("weights", None)
+        if kwargs:
+            raise TypeError(f"{type(self).__name__} got unknown arguments: {', '.join(sorted(kwargs))}.")
+        self._initialize_hook = True  # dynamo builds a module that has this mark before it traces a call
+
+    # --- what subclasses write -------------------------------------------------------------------------------
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """The computation: tensors in, tensors out. May take `training` and `mask`, and call `add_loss`."""
+        raise NotImplementedError(f"Layer {type(self).__name__} has no `call` method.")
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The output shape for an input shape, without running (None where unknown).
+
+        A layer that does not say it is tried on tensors without memory.
+        """
+        return output_shape(self, input_shape)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """The mask of the output. Hands `mask` through where `supports_masking`; else TypeError for a real mask."""
+        if not self.supports_masking and any(item is not None for item in leaves(mask)):
+            raise TypeError(f"Layer {self.name!r} does not support masking, found mask {mask!r}.")
+        return mask if self.supports_masking else None
+
+    # --- calling ---------------------------------------------------------------------------------------------
+
+    def forward(self, inputs: Any = None, /, *args: Any, **kwargs: Any) -> Any:
+        """One call. On symbolic tensors it records a node; on real ones it builds if needed, casts, and runs `call`."""
+        if (
+            type(inputs) is Tensor and not args and not kwargs and inputs.dtype is self._direct_dtype
+            and inputs.ndim > 1 and inputs.shape[-1] == self._direct_size
+        ):  # fmt: skip
+            return self.call(inputs)  # the short way: `_find_short_way` saw that there is nothing else to do
+        if inputs is not None or args:
+            args = (inputs, *args)
+        if is_symbolic(args) or is_symbolic(kwargs):
+            return call_symbolically(self, args, kwargs)
+        return self._call_on_tensors(args, kwargs)
+
+    def _call_on_tensors(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        training, mask = kwargs.pop("training", None), kwargs.pop("mask", None)
+        if not args and kwargs:
+            args, kwargs = self._with_inputs_first(kwargs)
+        args, kwargs = tree_map(self._convert, args), tree_map(self._convert, kwargs)
+        if args and not all(leaf is None or isinstance(leaf, torch.Tensor) for leaf in leaves(args[0])):
+            raise TypeError(f"Layer {self.name!r} takes tensors or arrays, found {_shortened(args[0])}.")
+        outer = current.scope
+        if not self.built:
+            self._check_inputs(args)
+            self._build_for(args)
+        if (
+            outer is None or outer.layer is not None or not outer.trial
+        ):  # in a trial, sizes that are unknown are made up
+            self._check_inputs(args)
+        if training is None:
+            training = outer.training if outer is not None else None
+        trial = outer is not None and outer.trial
+        scope = CallScope(self, Record() if outer is None else outer.record, training, trial)
+        if not trial:
+            self.__dict__["_record"] = scope.record
+        current.scope = scope
+        try:
+            outputs = self.call(*args, **kwargs, **self._call_context(training, mask))
+            if self.activity_regularizer is not None:
+                self._penalize_activity(args, outputs, scope.record)
+        finally:
+            current.scope = outer
+        if outer is None and not torch.compiler.is_compiling():
+            scope.record.forget_transformed()
+        if not self._met_tensors and not trial:
+            self.__dict__["_met_tensors"] = True
+            self._enter_scope()
+            self._find_short_way()
+        return outputs
+
+    def _call_context(self, training: bool | None, mask: Any) -> dict[str, Any]:
+        """`training` and `mask`, as far as `call` takes them."""
+        context: dict[str, Any] = {}
+        if "training" in self._call_arguments:
+            context["training"] = self.training if training is None else training
+        if mask is not None and "mask" in self._call_arguments:
+            context["mask"] = mask
+        elif mask is not None and not self.handles_masks():
+            self.warn_of_lost_mask()
+        return context
+
+    def handles_masks(self) -> bool:
+        """Whether a mask has a meaning for the layer: it says so, takes one, or makes one of its own."""
+        return self.passes_masks() or "mask" in self._call_arguments
+
+    def passes_masks(self) -> bool:
+        """Whether its output may have a mask: that of the input, or one that it makes."""
+        return self.supports_masking or type(self).compute_mask is not Layer.compute_mask
+
+    def warn_of_lost_mask(self) -> None:
+        """Say that a mask ends at this layer."""
+        warnings.warn(f"Layer {self.name!r} does not support masking: the mask ends here.", stacklevel=2)
+
+    def _with_inputs_first(self, kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """`layer(inputs=x)` as `layer(x)`: the first argument of `call` by its name."""
+        first = next((name for name in inspect.signature(self.call).parameters if name in kwargs), None)
+        if first is None:
+            raise TypeError(f"Layer {self.name!r} was called without its inputs.")
+        return (kwargs[first],), {name: value for name, value in kwargs.items() if name != first}
+
+    def _penalize_activity(self, args: Any, outputs: Any, record: Record) -> None:
+        given = [leaf for leaf in leaves(args) if isinstance(leaf, torch.Tensor)]
+        for output in leaves(outputs):
+            batch = max(output.shape[0], 1) if output.dim() else 1
+            record.losses.append(Entry(self.activity_regularizer(output) / batch, self._token, given))
+
+    def _find_short_way(self) -> None:
+        """A layer with nothing to record, resolve or check but one input's rank and last size skips the rest."""
+        spec = self.input_spec
+        simple = self._call_adds_nothing() and self.activity_regularizer is None
+        if simple and spec is not None and set(spec.axes) == {-1} and spec.min_ndim == 2 and spec.shape is None:
+            self.__dict__["_direct_dtype"], self.__dict__["_direct_size"] = self._compute, spec.axes[-1]
+
+    def _convert(self, leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) and (not hasattr(leaf, "__array__") or inspect.isclass(leaf)):
+            return leaf  # an option of `call`
+        from_outside = not isinstance(leaf, torch.Tensor)
+        tensor = as_tensor(leaf, f"layer {self.name!r}") if from_outside else leaf
+        if tensor.dtype == self._compute or not (tensor.is_floating_point() or self.casts_integers):
+            return tensor
+        if tensor.is_complex():
+            raise TypeError(f"Layer {self.name!r} takes real numbers, found {tensor.dtype}.")
+        if from_outside:
+            return checked_cast(tensor, self._compute, f"layer {self.name!r}")
+        if torch.is_autocast_enabled(tensor.device.type) and tensor.is_floating_point():
+            return tensor
+        return tensor.to(self._compute)
+
+    def _build_for(self, args: tuple[Any, ...]) -> None:
+        if self._home is None:
+            device = next((leaf.device for leaf in leaves(args) if isinstance(leaf, torch.Tensor)), None)
+            if device is not None and device.type not in ("cpu", "meta"):
+                self.__dict__["_home"] = device  # weights appear where the first data is
+        self.build(tree_map(known_shape, args[0]) if args else None)
+
+    def _call_adds_nothing(self) -> bool:
+        """Whether `call` adds no loss, update or mask, so that its shape alone is worth knowing."""
+        return bool(getattr(type(self).call, "adds_nothing", False))
+
+    def _infer_parameters(self, module: Any, args: tuple[Any, ...], kwargs: Any = None) -> None:
+        """torch's lazy protocol: dynamo asks for this before it traces the first call."""
+        if not self.built:
+            self._build_for(args)
+
+    def _check_inputs(self, args: tuple[Any, ...]) -> None:
+        if not args:
+            raise TypeError(f"Layer {self.name!r} was called without its inputs.")
+        if self.input_spec is not None and not in_transform():
+            check_inputs(f"layer {self.name!r}", self.input_spec, list(leaves(args[0])))
+
+    def apply(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """`layer(inputs)`, as in 2017; given a function, nn.Module's meaning: call it on each submodule."""
+        if callable(inputs) and not isinstance(inputs, (torch.Tensor, SymbolicTensor)):
+            return super().apply(inputs)
+        return self(inputs, *args, **kwargs)
+
+    # --- dtype -----------------------------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> str:
+        """The name of the dtype of the weights; "float32" also under a mixed policy."""
+        return self.dtype_policy.variable_dtype
+
+    @property
+    def variable_dtype(self) -> str:
+        """As `dtype`."""
+        return self.dtype_policy.variable_dtype
+
+    @property
+    def compute_dtype(self) -> str:
+        """The name of the dtype of the computation; "bfloat16" under mixed_bfloat16."""
+        return self.dtype_policy.compute_dtype
+
+    # --- config -----------------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal layer, as plain JSON data; subclasses add theirs."""
+        described = {"name": self.name, "trainable": self.trainable, "dtype": serialize(self.dtype_policy)}
+        if self.activity_regularizer is not None:
+            described["activity_regularizer"] = regularizers.serialize(self.activity_regularizer)
+        if _is_described_by_arguments(type(self)):
+            described.update(self._described_arguments())
+        return described
+
+    def _described_arguments(self) -> dict[str, Any]:
+        """The arguments given to a subclass that has no `get_config`, if they are plain data or known objects."""
+        args, kwargs = self._init_arguments
+        signature = inspect.signature(type(self).__init__)
+        kinds = {parameter.kind: name for name, parameter in signature.parameters.items()}
+        positional = kinds.get(inspect.Parameter.VAR_POSITIONAL, "")
+        bound = signature.bind(self, *args, **kwargs).arguments
+        bound.pop(next(iter(signature.parameters)))  # self
+        extra = bound.pop(kinds.get(inspect.Parameter.VAR_KEYWORD, ""), {})
+        try:
+            if bound.get(positional):
+                raise ValueError("*arguments have no names.")
+            return {key: serialize(value) for key, value in {**bound, **extra}.items() if key not in ("name", "dtype")}
+        except ValueError as error:
+            raise NotImplementedError(
+                f"Layer {type(self).__name__} takes arguments that are no plain data, so it needs a get_config of its "
+                f"own: {error}"
+            ) from error
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Layer:
+        """A layer equal to the one that `get_config` described; its weights are new. `config` is left unchanged."""
+        if _is_described_by_arguments(cls):
+            config = {key: deserialize(value) for key, value in config.items()}
+        return cls(**config)
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """The input shape that the layer was built for, as plain JSON data, or None."""
+        if not self.built or self._build_shape is None:
+            return None
+        return {"input_shape": serialize(self._build_shape)}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Build for the input shape that `get_build_config` noted."""
+        shape = config.get("input_shape")
+        if shape is not None and not self.built:
+            self.build(shape if any(isinstance(size, list) for size in shape) else tuple(shape))
+
+    def extra_repr(self) -> str:
+        """The name, for `print(layer)`."""
+        return f"name={self.name!r}"
+
+
+def _is_described_by_arguments(cls: type[Layer]) -> bool:
+    """Whether the class leaves it to `Layer` to describe the arguments that it adds."""
+    return cls.get_config is Layer.get_config and cls.__init__ is not Layer.__init__
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 100 else f"{text[:100]}..."
+
+
+family: Family[Layer] = Family("layer", "keras.layers", Layer)
+
+
+def _checked_name(name: Any) -> str:
+    if not isinstance(name, str) or not name or "/" in name or not name.isprintable():
+        raise ValueError(f"A layer's name is a printable string without '/', found {name!r}.")
+    return sys.intern(name)

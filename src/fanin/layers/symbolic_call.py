@@ -1,0 +1,139 @@
+"""A layer called on symbolic tensors: shapes worked out, a node recorded, masks, losses and updates noted with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fanin.graph.infer import Spec, Trial, infer_with_trial
+from fanin.graph.node import FunctionCall, Node, input_symbol
+from fanin.graph.symbolic import SymbolicTensor, symbols_in
+from fanin.graph.tree import leaves, like_inputs, tree_map
+from fanin.layers.scope import CallScope, Entry, Record, current
+
+
+def call_symbolically(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Record one call of `layer` and return its symbolic outputs, in the structure that `call` returns.
+
+    Builds the layer if needed. Raises ValueError where the shape is unknown that a build needs, or does not fit.
+    """
+    if not args:
+        args, kwargs = layer._with_inputs_first(kwargs)
+    inputs = args[0]
+    prepare(layer, inputs)
+    given_mask = kwargs.get("mask")
+    mask = (
+        given_mask if given_mask is not None else like_inputs([symbol.mask for symbol in symbols_in(inputs)] or [None])
+    )
+    trial_kwargs = {key: value for key, value in kwargs.items() if key != "mask"}
+    if any(leaf is not None for leaf in leaves(mask)) and "mask" in layer._call_arguments:
+        trial_kwargs["mask"] = mask
+    specs, trial, record = infer_call(layer, args, trial_kwargs)
+    masks = _output_masks(layer, inputs, mask)
+    node = Node(layer, args, kwargs, specs)
+    node.output_masks = masks
+    layer._enter_scope()
+    if trial is not None and record is not None:
+        _note(node, trial, record)
+    elif layer.activity_regularizer is not None:
+        for symbol in node.output_tensors:
+            node.note("losses", Spec((), symbol.dtype), node.input_tensors, layer._token)
+    return node.outputs
+
+
+def prepare(layer: Any, inputs: Any) -> None:
+    """Build `layer` for symbolic inputs if it is not built, and compare their shapes with what it takes."""
+    if not layer.built:
+        layer._check_inputs((inputs,))
+        layer.build(tree_map(lambda leaf: tuple(leaf.shape), inputs))
+    layer._check_inputs((inputs,))
+
+
+def infer_call(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Trial | None, Record | None]:
+    """The specs of what `layer` returns, and, unless its `call` is pure, the trial that showed them and its record."""
+    shape_method = type(layer).compute_output_shape
+    says_shape = getattr(shape_method, "__qualname__", "") != "Layer.compute_output_shape"
+    if says_shape and layer._call_adds_nothing():
+        return _declared(layer, args), None, None
+    records: list[Record] = []
+
+    def attempt(*fake_args: Any, **fake_kwargs: Any) -> Any:
+        records.append(Record())
+        previous = current.scope
+        current.scope = CallScope(None, records[-1], previous.training if previous is not None else None, trial=True)
+        try:
+            return layer._call_on_tensors(fake_args, fake_kwargs)
+        finally:
+            current.scope = previous
+
+    try:
+        specs, trial = infer_with_trial(attempt, args, kwargs)
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        if says_shape:
+            return _declared(layer, args), None, None
+        shapes = ", ".join(f"{symbol.name}: {symbol.shape}" for symbol in symbols_in((args, kwargs)))
+        raise ValueError(
+            f"Layer {layer.name!r} could not be tried on symbolic tensors ({shapes}): {error}. "
+            "If its `call` cannot run without values, give it a compute_output_shape method."
+        ) from error
+    return specs, trial, records[0]
+
+
+def output_shape(layer: Any, input_shape: Any) -> Any:
+    """The output shape of a layer that does not declare it, by a trial; builds the layer, records nothing."""
+    several = isinstance(input_shape, list) or (bool(input_shape) and isinstance(input_shape[0], (tuple, list)))
+    inputs = [_probe(layer, shape) for shape in input_shape] if several else _probe(layer, input_shape)
+    prepare(layer, inputs)
+    specs, _, _ = infer_call(layer, (inputs,), {})
+    return tree_map(lambda leaf: leaf.shape if isinstance(leaf, Spec) else leaf, specs)
+
+
+def _probe(layer: Any, shape: Any) -> SymbolicTensor:
+    return input_symbol(FunctionCall(_probe), tuple(shape), layer.dtype_policy.compute)
+
+
+def _declared(layer: Any, args: tuple[Any, ...]) -> Any:
+    """Specs from `compute_output_shape`, in the compute dtype."""
+    shapes = layer.compute_output_shape(tree_map(lambda leaf: leaf.shape, args[0]))
+    dtype = layer.dtype_policy.compute
+    return Spec(tuple(shapes), dtype) if _is_shape(shapes) else [Spec(tuple(shape), dtype) for shape in shapes]
+
+
+def _is_shape(value: Any) -> bool:
+    return all(item is None or isinstance(item, int) for item in value)
+
+
+def _output_masks(layer: Any, inputs: Any, mask: Any) -> list[SymbolicTensor | None]:
+    """The masks of the outputs. A layer without mask support drops the graph's mask, with a warning."""
+    masked = any(leaf is not None for leaf in leaves(mask))
+    if masked and not layer.handles_masks():
+        layer.warn_of_lost_mask()
+    own = type(layer).compute_mask.__qualname__ != "Layer.compute_mask"
+    if not own and not (masked and layer.supports_masking):
+        return []
+    return list(leaves(layer.compute_mask(inputs, mask)))
+
+
+def _note(node: Node, trial: Trial, record: Record) -> None:
+    """Losses and updates of the trial become further outputs of the node; what they depend on, its symbolic inputs."""
+
+    def spec(leaf: Any) -> Any:
+        return Spec(tuple(leaf.shape), leaf.dtype) if isinstance(leaf, torch.Tensor) and _fake(leaf) else leaf
+
+    def sources(entry: Entry) -> list[Any] | None:
+        if entry.inputs is None:
+            return None
+        found = [trial.symbol(leaf) for leaf in entry.inputs]
+        return [symbol for symbol in found if symbol is not None] or node.input_tensors
+
+    for entry in record.losses:
+        node.note("losses", tree_map(spec, entry.value), sources(entry), entry.owner)
+    for entry in record.updates:
+        node.note("updates", tree_map(spec, entry.value), sources(entry), entry.owner)
+
+
+def _fake(tensor: torch.Tensor) -> bool:
+    return hasattr(tensor, "fake_mode")

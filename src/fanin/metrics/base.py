@@ -1,0 +1,185 @@
+"""What a metric is: a pure core that a compiled step can carry, and Keras's stateful face on top of it.
+
+::
+
+    init_variables() -> v      update(v, y_true, y_pred, w) -> v'      compute(v) -> result
+    update_state(y_true, y_pred, w) ... result() ... reset_state()     keep v inside the metric
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fanin import config
+from fanin.dtypes import as_policy, dtype_name
+from fanin.losses.base import align_weights, to_tensor
+from fanin.registry import snake_case
+
+Variables = dict[str, Tensor]
+
+
+def accumulator_dtype(device: torch.device | str | None = None) -> torch.dtype:
+    """float64, so that sums over many millions of rows do not drift; float32 on devices that have no float64."""
+    return torch.float32 if device is not None and torch.device(device).type == "mps" else torch.float64
+
+
+def weighted_total(
+    values: Tensor, sample_weight: Any, mask: Tensor | None, what: str, rows: int
+) -> tuple[Tensor, Tensor | float]:
+    """Sum of w v over the rows, and sum of w, both in the accumulator's dtype; inner dimensions are averaged.
+
+    Args:
+        values: (B, ...) numbers or booleans, or one number for the whole batch, which then counts `rows` times.
+        sample_weight: one per row or one per value; None for 1.
+        mask: booleans of the shape of `values`: False does not count; None for all.
+        what: a name for messages.
+        rows: B.
+
+    Raises ValueError for weights that do not fit.
+    """
+    dtype = accumulator_dtype(values.device)
+    if sample_weight is None and mask is None:
+        if values.ndim == 0:
+            return values.to(dtype) * rows, float(rows)
+        inner = values[:1].numel() if values.ndim > 1 else 1
+        total = values.sum(dtype=dtype)
+        return total if inner == 1 else total / inner, float(values.shape[0])
+    if not values.is_floating_point():
+        values = values.to(torch.float32)
+    weight = values.new_ones(()) if sample_weight is None else align_weights(values, sample_weight, what)
+    if values.ndim == 0:
+        return (values * weight).to(dtype) * rows, weight.to(dtype) * rows
+    weight = weight.expand_as(values)
+    if mask is not None:
+        values, weight = torch.where(mask, values, 0.0), torch.where(mask, weight, 0.0)
+    inner = max(1, values[:1].numel())
+    return (values * weight).sum(dtype=dtype) / inner, weight.sum(dtype=dtype) / inner
+
+
+class Metric:
+    """Base of all metrics. A subclass writes `init_variables`, `update` and `compute`; Keras's face follows from them.
+
+    Args:
+        dtype: the dtype of the result; `floatx()` by default. Sums are kept in float64.
+        name: the key in histories; by default the class's own, in snake case and unique.
+
+    Attributes:
+        traceable: whether `update` is pure torch, so that a compiled step can carry it. False for a subclass that
+            overrides `update_state` alone.
+        direction: "max" if larger is better, "min" if smaller is, None if unknown.
+
+    After Keras's `keras.metrics.Metric`.
+
+    >>> class Largest(Metric):
+    ...     def init_variables(self, device=None):
+    ...         return {"largest": torch.zeros((), device=device)}
+    ...     def update(self, variables, y_true, y_pred, sample_weight=None):
+    ...         return {"largest": torch.maximum(variables["largest"], (y_true - y_pred).abs().max())}
+    ...     def compute(self, variables):
+    ...         return variables["largest"]
+    >>> Largest()(torch.zeros(2), torch.tensor([1.0, -3.0]))
+    tensor(3.)
+    """
+
+    traceable: bool = True
+    direction: str | None = None
+
+    def __init__(self, dtype: Any = None, name: str | None = None):
+        self.name = name or config.unique_name(snake_case(type(self).__name__))
+        self._dtype = as_policy(dtype or config.floatx()).compute
+        self._state: Variables | None = None
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "update_state" in cls.__dict__ and "update" not in cls.__dict__:
+            cls.traceable = False
+
+    @property
+    def dtype(self) -> str:
+        """The name of the dtype of the result."""
+        return dtype_name(self._dtype)
+
+    # --- the pure core
+
+    def init_variables(self, device: torch.device | str | None = None) -> Variables:
+        """Fresh variables, by name, on `device` (the default device if None)."""
+        raise NotImplementedError(f"{type(self).__name__} does not define init_variables().")
+
+    def update(self, variables: Variables, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Variables:
+        """New variables after one batch; those given stay as they are.
+
+        Args:
+            variables: as `init_variables` or `update` gave them.
+            y_true: targets, (B, ...).
+            y_pred: predictions, (B, ...).
+            sample_weight: one weight per row or per value; None for 1.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define update().")
+
+    def compute(self, variables: Variables) -> Tensor:
+        """The metric's value for these variables; 0 where nothing was counted."""
+        raise NotImplementedError(f"{type(self).__name__} does not define compute().")
+
+    # --- Keras's face
+
+    @property
+    def state(self) -> Variables:
+        """The variables it keeps, by name. Assign those of a compiled step to carry on from them."""
+        if self._state is None:
+            self._state = self.init_variables()
+        return self._state
+
+    @state.setter
+    def state(self, variables: Variables) -> None:
+        self._state = dict(variables)
+
+    @property
+    def variables(self) -> list[Tensor]:
+        """The variables it keeps, in order."""
+        return list(self.state.values())
+
+    @torch.no_grad()
+    def update_state(self, *args: Any, **kwargs: Any) -> None:
+        """Count one batch: (y_true, y_pred, sample_weight=None), for `Mean` (values, sample_weight=None)."""
+        if self._state is None:
+            tensors = [a.device for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+            self._state = self.init_variables(next((d for d in tensors if d.type != "cpu"), None))
+        self._state = self.update(self._state, *args, **kwargs)
+
+    def result(self) -> Tensor:
+        """The value over all that was counted since the last reset."""
+        return self.compute(self.state)
+
+    def reset_state(self) -> None:
+        """Forget all that was counted."""
+        self._state = None
+
+    def reset_states(self) -> None:
+        """`reset_state`, by Keras 2's name."""
+        self.reset_state()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """`update_state`, then `result`."""
+        self.update_state(*args, **kwargs)
+        return self.result()
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain data."""
+        return {"name": self.name, "dtype": self.dtype}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Metric:
+        """The metric that `get_config` described."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} name={self.name!r}>"
+
+
+def as_pair(y_true: Any, y_pred: Any) -> tuple[Tensor, Tensor]:
+    """Both as tensors, on the device of the predictions."""
+    pred = to_tensor(y_pred)
+    return to_tensor(y_true, pred.device), pred

@@ -1,0 +1,193 @@
+"""Counts of right and wrong yes-or-no answers at thresholds, and the metrics made of them: precision and recall.
+
+T thresholds; a prediction p is a yes at threshold t when p > t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fanin import config
+from fanin.losses.base import align_weights, divide_or_zero, same_shape
+from fanin.metrics.base import Metric, Variables, accumulator_dtype, as_pair
+
+_NEVER = -1e10  # Keras's stand-in for "not among the top k": no threshold lies below it
+COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
+
+
+def even(thresholds: Sequence[float]) -> bool:
+    """Whether three or more thresholds divide [0, 1] evenly, so that a prediction's place is a multiplication."""
+    places = np.arange(len(thresholds), dtype=np.float32) / max(1, len(thresholds) - 1)
+    return len(thresholds) >= 3 and bool(np.allclose(thresholds, places, atol=config.epsilon()))
+
+
+def confusion(
+    y_true: Any,
+    y_pred: Any,
+    sample_weight: Any,
+    thresholds: Sequence[float],
+    evenly: bool,
+    what: str,
+    top_k: int | None = None,
+    class_id: int | None = None,
+) -> dict[str, Tensor]:
+    """The weighted counts of one batch, each (T,), by the names in `COUNTS`.
+
+    Args:
+        y_true: 0 or 1 (anything but 0 is a yes), of the shape of y_pred, or (B,) against (B, 1).
+        y_pred: (B, ...), in [0, 1] where thresholds are even.
+        sample_weight: one per row or per value; None for 1.
+        thresholds: T numbers.
+        evenly: whether they divide [0, 1] evenly, as `even` says; ends beyond [0, 1] then count everything.
+        what: a name for messages.
+        top_k: only the k largest of a row can be yes.
+        class_id: only this entry of the last dimension counts.
+
+    Raises ValueError for shapes that do not fit.
+    """
+    true, pred = as_pair(y_true, y_pred)
+    true, pred = same_shape(true, pred.to(torch.float32), what)
+    weight = None if sample_weight is None else align_weights(pred, sample_weight, what)
+    if top_k is not None:
+        places = pred.topk(top_k, dim=-1).indices
+        pred = torch.full_like(pred, _NEVER).scatter(-1, places, pred.gather(-1, places))
+    if class_id is not None:
+        if pred.ndim < 2:
+            raise ValueError(f"{what}: class_id needs predictions of shape (B, C), found {tuple(pred.shape)}.")
+        true, pred = true[..., class_id], pred[..., class_id]
+        if weight is not None and weight.ndim:
+            weight = weight[..., class_id if weight.shape[-1] > 1 else 0]
+    dtype = accumulator_dtype(pred.device)
+    yes = true.reshape(-1) != 0
+    pred = pred.reshape(-1)
+    each = torch.ones_like(pred, dtype=dtype)
+    if weight is not None:
+        each = each * weight.expand_as(true).reshape(-1)
+    positive, negative = torch.where(yes, each, 0.0), torch.where(yes, 0.0, each)
+    if evenly:
+        last = len(thresholds) - 1
+        place = (pred.nan_to_num(0.0).clamp(0.0, 1.0) * last).ceil().long()  # how many thresholds lie below
+        if thresholds[0] < 0:
+            place = place.clamp(min=1)
+        zeros = torch.zeros(len(thresholds) + 1, dtype=dtype, device=pred.device)
+        tp = _above(zeros.index_add(0, place, positive))
+        fp = _above(zeros.index_add(0, place, negative))
+    elif len(thresholds) == 1:
+        said = pred > thresholds[0]
+        tp = torch.where(said, positive, 0.0).sum().reshape(1)
+        fp = torch.where(said, negative, 0.0).sum().reshape(1)
+    else:
+        limits = torch.tensor(thresholds, dtype=pred.dtype, device=pred.device)
+        said_each = (pred.unsqueeze(0) > limits.unsqueeze(1)).to(dtype)
+        tp, fp = said_each @ positive, said_each @ negative
+    return dict(zip(COUNTS, (tp, fp, negative.sum() - fp, positive.sum() - tp), strict=True))
+
+
+def _above(at: Tensor) -> Tensor:
+    """From sums by the number of thresholds below, (T + 1,), the sums above each threshold, (T,)."""
+    return at[1:].flip(0).cumsum(0).flip(0)
+
+
+def require_thresholds(thresholds: Any, default: float) -> list[float]:
+    """A list of thresholds in [0, 1] from a number, a list or None, else a ValueError."""
+    if thresholds is None:
+        return [default]
+    found = list(thresholds) if isinstance(thresholds, (list, tuple, np.ndarray)) else [thresholds]
+    for value in found:
+        good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+        if not good or not 0 <= value <= 1:
+            raise ValueError(f"Thresholds must be numbers in [0, 1], found {value!r}.")
+    if not found:
+        raise ValueError("Expected at least one threshold, found none.")
+    return [float(value) for value in found]
+
+
+class _Share(Metric):
+    """true_positives / (true_positives + `other`), for each threshold; the common part of precision and recall."""
+
+    direction = "max"
+    other: str
+
+    def __init__(
+        self,
+        thresholds: Any = None,
+        top_k: int | None = None,
+        class_id: int | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+    ):
+        super().__init__(dtype, name)
+        for label, value in (("top_k", top_k), ("class_id", class_id)):
+            if value is not None and (isinstance(value, bool) or value != int(value) or value < (label == "top_k")):
+                raise ValueError(f"{label} must be an int or None, found {value!r}.")
+        self.thresholds = require_thresholds(thresholds, 0.5 if top_k is None else _NEVER)
+        self.init_thresholds = thresholds if thresholds is None or np.isscalar(thresholds) else self.thresholds
+        self.top_k = top_k
+        self.class_id = class_id
+        self._even = even(self.thresholds)
+
+    def init_variables(self, device: torch.device | str | None = None) -> Variables:
+        """Two rows of counts, (T,), float64 zeros."""
+        shape, dtype = (len(self.thresholds),), accumulator_dtype(device)
+        return {name: torch.zeros(shape, dtype=dtype, device=device) for name in ("true_positives", self.other)}
+
+    def update(self, variables: Variables, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Variables:
+        """New counts after one batch."""
+        new = confusion(
+            y_true, y_pred, sample_weight, self.thresholds, self._even, self.name, self.top_k, self.class_id
+        )
+        return {name: value + new[name] for name, value in variables.items()}
+
+    def compute(self, variables: Variables) -> Tensor:
+        """One number, or one per threshold where several were given."""
+        right = variables["true_positives"]
+        share = divide_or_zero(right, right + variables[self.other]).to(self._dtype)
+        return share[0] if len(self.thresholds) == 1 else share
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain data."""
+        own = {"thresholds": self.init_thresholds, "top_k": self.top_k, "class_id": self.class_id}
+        return {**super().get_config(), **own}
+
+
+class Precision(_Share):
+    """true positives / (true positives + false positives): how many of those said to be yes are.
+
+    Args:
+        thresholds: a number or a list in [0, 1]; a prediction above it is a yes. 0.5 by default; none with `top_k`.
+        top_k: only the k largest predictions of a row can be yes.
+        class_id: look at this class only; predictions (B, C).
+        name: "precision" by default, made unique.
+        dtype: of the result; `floatx()` by default.
+
+    Targets 0 or 1, shaped like the predictions; else a ValueError. 0 where nothing was said to be yes. After Keras.
+
+    >>> Precision()([0, 1, 1, 1], [1.0, 0.0, 1.0, 1.0])
+    tensor(0.6667)
+    """
+
+    other = "false_positives"
+
+
+class Recall(_Share):
+    """true positives / (true positives + false negatives): how many of the yes were found.
+
+    Args:
+        thresholds: a number or a list in [0, 1]; a prediction above it is a yes. 0.5 by default; none with `top_k`.
+        top_k: only the k largest predictions of a row can be yes.
+        class_id: look at this class only; predictions (B, C).
+        name: "recall" by default, made unique.
+        dtype: of the result; `floatx()` by default.
+
+    Targets 0 or 1, shaped like the predictions; else a ValueError. 0 where there is no yes. After Keras.
+
+    >>> Recall()([0, 1, 1, 1], [1.0, 0.0, 1.0, 1.0])
+    tensor(0.6667)
+    """
+
+    other = "false_negatives"

@@ -1,0 +1,309 @@
+"""A chain of layers."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+
+from fanin.config import unique_name
+from fanin.dtypes import DTypePolicy
+from fanin.graph.node import Node, ancestors
+from fanin.graph.symbolic import SymbolicTensor
+from fanin.layers.input_layer import InputLayer
+from fanin.layers.layer import Layer, family
+from fanin.layers.module import TorchModule, run_module
+from fanin.layers.shapes import known_shape
+from fanin.models.model import Model
+from fanin.registry import Family, custom_object_scope, deserialize, serialize, snake_case
+
+models: Family[Model] = Family("model", "keras", Model)
+
+
+@models.entry()
+class Sequential(Model):
+    """Layers, each fed with the output of the one before. Any `torch.nn.Module` is a layer.
+
+    Args:
+        layers: layers, nn.Modules, and at the start an optional `fanin.Input(shape)`.
+        trainable: whether the weights train.
+        name: default "sequential", made unique.
+
+    The model is built, and its layers know their symbolic inputs and outputs, as soon as the input shape is known: from
+    an Input, from the first layer's `input_shape`, or from the first call. `state_dict` keys are positions: "0.kernel".
+    Errors of a layer pass through; the model is then as before.
+
+    >>> import torch
+    >>> from fanin.layers import Dense
+    >>> model = Sequential([Dense(32, activation="relu", input_shape=(16,)), Dense(10)])
+    >>> model.output_shape
+    (None, 10)
+    >>> model(torch.ones(4, 16)).shape
+    torch.Size([4, 10])
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[Any] | nn.Module | None = None,
+        trainable: bool = True,
+        name: str | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(name=name, trainable=trainable, **kwargs)
+        own = self.__dict__
+        own["_given"], own["_operations"], own["_runs"], own["_taken"] = [], [], [], set()
+        own["_input_layer"], own["_symbol"], own["_makes_masks"] = None, None, False
+        given = [layers] if isinstance(layers, nn.Module) else list(layers or ())
+        for layer in given:
+            self.add(layer)
+        if not trainable:
+            self.trainable = False
+        self.eval()
+
+    # --- the chain -------------------------------------------------------------------------------------------
+
+    @property
+    def layers(self) -> list[Any]:
+        """The layers and modules as they were given, without the input layer."""
+        return list(self._given)
+
+    def add(self, layer: Any) -> None:
+        """Append a layer, an nn.Module or, first, an Input. Else a TypeError; a name twice is a ValueError."""
+        if isinstance(layer, SymbolicTensor) and isinstance(layer.layer, InputLayer):
+            layer = layer.layer
+        if not isinstance(layer, nn.Module):
+            raise TypeError(f"Sequential {self.name!r}: expected a layer or a torch.nn.Module, found {layer!r}.")
+        if isinstance(layer, InputLayer):
+            self._begin(layer)
+            return
+        operation = layer if isinstance(layer, Layer) else TorchModule(layer, name=_module_name(layer))
+        if operation.name in self._taken:
+            raise ValueError(
+                f"Sequential {self.name!r} already has a layer named {operation.name!r}; names must differ."
+            )
+        first = self._input_layer
+        if not self._operations and first is None and operation.batch_input_shape is not None:
+            first = InputLayer(batch_shape=operation.batch_input_shape)
+        symbol = self._symbol if self._input_layer is first or first is None else first.inbound_nodes[0].symbol(0)
+        if symbol is not None:
+            symbol = operation(symbol)
+        self.__dict__["_input_layer"], self.__dict__["_symbol"] = first, symbol
+        self.add_module(str(len(self._given)), layer)
+        self._given.append(layer)
+        self._taken.add(operation.name)
+        self._operations.append(operation)
+        self._runs.append(layer if isinstance(layer, Layer) else functools.partial(run_module, layer))
+        self.__dict__["_makes_masks"] = self._makes_masks or _makes_masks(operation)
+        layer.eval()
+        if not self.__dict__["_trainable"]:
+            operation.trainable = False
+        if self._symbol is not None:
+            self._become_built()
+        elif self.built:  # called before, on layers that cannot be tried on symbols
+            self.built = False
+
+    def _begin(self, layer: InputLayer) -> None:
+        if self._operations or self._input_layer is not None:
+            raise ValueError(f"Sequential {self.name!r}: an Input can only come first, and once.")
+        self.__dict__["_input_layer"] = layer
+        self.__dict__["_symbol"] = layer.inbound_nodes[0].symbol(0)
+
+    def pop(self) -> Any:
+        """Take away the last layer and return it. TypeError if there is none."""
+        if not self._given:
+            raise TypeError(f"Sequential {self.name!r} has no layer to pop.")
+        operation, layer = self._operations.pop(), self._given.pop()
+        self._runs.pop()
+        self._taken.discard(operation.name)
+        del self._modules[str(len(self._given))]
+        self.__dict__["_makes_masks"] = any(_makes_masks(operation) for operation in self._operations)
+        if self._symbol is not None:
+            node = self._symbol.node
+            self.__dict__["_symbol"] = node.input_tensors[0]
+            operation.inbound_nodes.remove(node)
+        if not self._given:
+            self.built = False
+        return layer
+
+    def build(self, input_shape: Any) -> None:
+        """Build all layers for inputs of this shape (with the batch, None where unknown)."""
+        if self._symbol is None:
+            self._chain_from(InputLayer(batch_shape=tuple(input_shape)))
+
+    def _chain_from(self, layer: InputLayer) -> None:
+        """Call every layer on the output of the one before, symbolically; on an error no call is left behind."""
+        counts = [len(operation.inbound_nodes) for operation in self._operations]
+        symbol = layer.inbound_nodes[0].symbol(0)
+        try:
+            for operation in self._operations:
+                symbol = operation(symbol)
+        except BaseException:
+            for operation, count in zip(self._operations, counts, strict=True):
+                del operation.inbound_nodes[count:]
+            raise
+        self.__dict__["_input_layer"], self.__dict__["_symbol"] = layer, symbol
+        self._become_built()
+
+    def _become_built(self) -> None:
+        if "_building" not in self.__dict__ and self._input_layer is not None:
+            self.__dict__["_build_shape"] = self._input_layer.batch_shape
+            self._mark_built()
+
+    def _build_for(self, args: tuple[Any, ...]) -> None:
+        """At the first real call: with symbolic calls where the layers can be tried on symbols, else without."""
+        # If not, the real call that follows builds the layers one by one, or shows the error where it belongs.
+        shape = known_shape(args[0]) if args and hasattr(args[0], "shape") else ()
+        with contextlib.suppress(ValueError):
+            if shape:
+                self.build((None, *shape[1:]))
+
+    # --- calling ---------------------------------------------------------------------------------------------
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """The last layer's output."""
+        if mask is None and not self._makes_masks:
+            for run in self._runs:
+                inputs = run(inputs)
+        else:
+            inputs = self._run_with_mask(inputs, mask)
+        if not self.built:
+            self._mark_built()
+        return inputs
+
+    def _run_with_mask(self, inputs: Any, mask: Any) -> Any:
+        """Hand the mask along the chain: each layer gets it, and says what mask its output has."""
+        for operation in self._operations:
+            outputs = operation(inputs) if mask is None else operation(inputs, mask=mask)
+            mask = operation.compute_mask(inputs, mask) if operation.passes_masks() else None
+            inputs = outputs
+        return inputs
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The last layer's output shape."""
+        for operation in self._operations:
+            input_shape = operation.compute_output_shape(input_shape)
+        return input_shape
+
+    def _call_adds_nothing(self) -> bool:
+        return all(op._call_adds_nothing() and op.activity_regularizer is None for op in self._operations)
+
+    # --- graph -----------------------------------------------------------------------------------------------
+
+    @property
+    def inputs(self) -> list[SymbolicTensor]:
+        """The symbolic input, in a list. AttributeError while the input shape is unknown."""
+        return [self._own_symbols()[0]]
+
+    @property
+    def outputs(self) -> list[SymbolicTensor]:
+        """The symbolic output, in a list. AttributeError while the input shape is unknown."""
+        return [self._own_symbols()[1]]
+
+    @property
+    def input(self) -> SymbolicTensor:
+        """The symbolic input of the chain."""
+        return self._own_symbols()[0]
+
+    @property
+    def output(self) -> SymbolicTensor:
+        """The symbolic output of the chain."""
+        return self._own_symbols()[1]
+
+    @property
+    def input_shape(self) -> Any:
+        """The shape of the input, with the batch."""
+        return self._own_symbols()[0].shape
+
+    @property
+    def output_shape(self) -> Any:
+        """The shape of the output, with the batch."""
+        return self._own_symbols()[1].shape
+
+    def _own_symbols(self) -> tuple[SymbolicTensor, SymbolicTensor]:
+        if self._symbol is None or self._input_layer is None:
+            raise AttributeError(
+                f"Sequential {self.name!r} does not know its input shape yet. Begin it with fanin.Input(shape), "
+                "call it, or build it."
+            )
+        return self._input_layer.inbound_nodes[0].symbol(0), self._symbol
+
+    def _ledger_nodes(self) -> list[Node]:
+        chain = [] if self._symbol is None else ancestors([self._symbol])
+        return [*chain, *self.inbound_nodes]
+
+    # --- config ----------------------------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """The layers and their configs as plain JSON data, in Keras's form."""
+        own: dict[str, Any] = {"name": self.name, "trainable": self.trainable,
+                               "dtype": serialize(self.dtype_policy)}  # fmt: skip
+        own["layers"] = [] if self._input_layer is None else [serialize(self._input_layer)]
+        for operation in self._operations:
+            if isinstance(operation, TorchModule) and type(operation) is TorchModule:
+                raise ValueError(
+                    f"Sequential {self.name!r} holds the torch module {operation.module!r}, which has no config. "
+                    "Save its weights by state_dict, or use the fanin layer of that kind."
+                )
+            own["layers"].append(serialize(operation))
+        if self._input_layer is not None:
+            own["build_input_shape"] = list(self._input_layer.batch_shape)
+        return own
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Sequential:
+        """A model with new weights from what `get_config` gave; Keras 2's and 3's configs too."""
+        if isinstance(config, list):  # Keras 1 and early Keras 2: only the layers
+            config = {"layers": config}
+        with custom_object_scope(custom_objects):
+            policy = config.get("dtype")
+            known: dict[str, Any] = {} if policy is None else {"dtype": _policy(policy)}
+            model = cls(name=config.get("name"), **known)
+            for described in config["layers"]:
+                layer = family.deserialize(described)
+                assert layer is not None
+                model.add(layer)
+        shape = config.get("build_input_shape")
+        if shape is not None and not model.built and model.layers:
+            model.build(tuple(shape))
+        if config.get("trainable") is False:
+            model.trainable = False
+        return model
+
+    def _state_to_copy(self) -> dict[str, Any]:
+        """As a layer's; the symbolic chain is made anew in the copy."""
+        state = super()._state_to_copy()
+        state.update(_symbol=None, _runs=[], _operations=[])
+        state["_wrapped"] = {i: op.name for i, op in enumerate(self._operations) if op is not self._given[i]}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        names = state.pop("_wrapped")
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._restore(names)
+
+    def _restore(self, names: dict[int, str]) -> None:
+        layer, self.__dict__["_input_layer"] = self._input_layer, None
+        operations = [TorchModule(m, name=names[i]) if i in names else m for i, m in enumerate(self._given)]
+        runs: list[Callable[[Any], Any]] = [
+            functools.partial(run_module, m) if i in names else m for i, m in enumerate(self._given)
+        ]
+        self.__dict__["_operations"], self.__dict__["_runs"] = operations, runs
+        if layer is not None:
+            self._chain_from(InputLayer(batch_shape=layer.batch_shape, dtype=layer.dtype, name=layer.name))
+
+
+def _makes_masks(layer: Layer) -> bool:
+    return type(layer).compute_mask is not Layer.compute_mask
+
+
+def _module_name(module: nn.Module) -> str:
+    return unique_name(snake_case(type(module).__name__))
+
+
+def _policy(described: Any) -> DTypePolicy:
+    found = deserialize(described) if isinstance(described, dict) else DTypePolicy(described)
+    assert isinstance(found, DTypePolicy)
+    return found

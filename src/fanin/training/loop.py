@@ -1,0 +1,292 @@
+"""The loops: fit, evaluate, predict, and one batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from fanin.callbacks import CallbackList, History
+from fanin.errors import DataError
+from fanin.graph.tree import leaves, tree_map
+from fanin.layers.variables import to_numpy
+from fanin.training.compiled import Compiled
+from fanin.training.data import Arrays, Batch, Reader, Stream
+from fanin.training.progress import Progress
+from fanin.training.trainer import Trainer
+
+Logs = dict[str, float]
+
+
+def fit(
+    model: Any, compiled: Compiled, x: Any, y: Any, *, batch_size: int | None, epochs: int, verbose: Any,
+    callbacks: Any, validation_split: float, validation_data: Any, shuffle: bool, class_weight: Any, sample_weight: Any,
+    initial_epoch: int, steps_per_epoch: int | None, validation_steps: int | None, validation_batch_size: int | None,
+    validation_freq: int,
+) -> History:  # fmt: skip
+    """Train `model`; see `Model.fit`."""
+    size = _positive("batch_size", 32 if batch_size is None else batch_size)
+    held_size = _positive("validation_batch_size", validation_batch_size or size)
+    epochs, initial_epoch = _whole("epochs", epochs), _whole("initial_epoch", initial_epoch)
+    data = _reader(model, class_weight, size, shuffle).read(x, y, sample_weight)
+    held_out: Any = None
+    if validation_data is not None:
+        held_out = _read_validation(_reader(model, None, held_size), validation_data)
+    elif validation_split:
+        if not isinstance(data, Arrays):
+            raise ValueError("validation_split needs arrays; give validation_data instead.")
+        data, held_out = data.split(validation_split)
+    trainer = _ready(model, compiled, data, "y")
+    if held_out is not None:
+        _check_targets(compiled, held_out, trainer.output_shape, "validation y")
+    steps = _steps(data, size, steps_per_epoch)
+    history = History()
+    params = {"epochs": epochs, "steps": steps, "verbose": verbose, "directions": compiled.directions()}
+    hooks = CallbackList([*_as_list(callbacks), history], model, params)
+    progress = Progress(verbose, epochs)
+    model.stop_training = False
+    model.history = history
+    batches = _endless(data, size, shuffle) if steps_per_epoch is not None else None
+    hooks.call("on_train_begin", {})
+    logs: Logs = {}
+    try:
+        for epoch in range(initial_epoch, epochs):
+            hooks.call("on_epoch_begin", epoch, {})
+            progress.begin(f"Epoch {epoch + 1}/{epochs}", steps)
+            source = _batches(data, size, shuffle) if batches is None else islice(batches, steps)
+            with _train_mode(model):
+                logs = _train_epoch(trainer, source, hooks, progress)
+            if held_out is not None and (epoch + 1) % validation_freq == 0:
+                found = _run_test(trainer, _batches(held_out, held_size, False, validation_steps), None)
+                logs |= {f"val_{name}": value for name, value in found.items()}
+            progress.end(logs)
+            hooks.call("on_epoch_end", epoch, logs)
+            if model.stop_training:
+                break
+    finally:
+        progress.close()
+    hooks.call("on_train_end", logs)
+    return history
+
+
+def _train_epoch(trainer: Trainer, source: Iterator[Batch], hooks: CallbackList, progress: Progress) -> Logs:
+    trainer.begin_pass()
+    for number, batch in enumerate(source):
+        if hooks.wants_batches:
+            hooks.call("on_train_batch_begin", number, {})
+        trainer.train(batch)
+        if hooks.wants_batches:
+            hooks.call("on_train_batch_end", number, trainer.logs())
+        progress.advance(trainer.logs)
+    if trainer.rows == 0:
+        raise DataError("The data is empty: there is nothing to train on.")
+    return trainer.logs()
+
+
+def evaluate(
+    model: Any, compiled: Compiled, x: Any, y: Any, *, batch_size: int | None, verbose: Any, sample_weight: Any,
+    steps: int | None, callbacks: Any,
+) -> Logs:  # fmt: skip
+    """Loss and metrics over data; see `Model.evaluate`."""
+    size = _positive("batch_size", 32 if batch_size is None else batch_size)
+    data = _reader(model, None, size).read(x, y, sample_weight)
+    trainer = _ready(model, compiled, data, "y")
+    hooks = CallbackList(_as_list(callbacks), model, {"steps": _steps(data, size, steps), "verbose": verbose})
+    progress = Progress(verbose)
+    hooks.call("on_test_begin", {})
+    progress.begin("Evaluate", _steps(data, size, steps))
+    try:
+        logs = _run_test(trainer, _batches(data, size, False, steps), progress)
+        progress.end(logs)
+    finally:
+        progress.close()
+    hooks.call("on_test_end", logs)
+    return logs
+
+
+def _run_test(trainer: Trainer, source: Iterator[Batch], progress: Progress | None) -> Logs:
+    trainer.begin_pass()
+    with _eval_mode(trainer.model):
+        for batch in source:
+            trainer.test(batch)
+            if progress is not None:
+                progress.advance(trainer.logs)
+    if trainer.rows == 0:
+        raise DataError("The data is empty: there is nothing to evaluate.")
+    return trainer.logs()
+
+
+def predict(model: Any, x: Any, *, batch_size: int | None, verbose: Any, steps: int | None, callbacks: Any) -> Any:
+    """Outputs for x; see `Model.predict`."""
+    size = _positive("batch_size", 32 if batch_size is None else batch_size)
+    data = _reader(model, None, size, finite=False).read(x)
+    hooks = CallbackList(_as_list(callbacks), model, {"steps": _steps(data, size, steps), "verbose": verbose})
+    progress = Progress(verbose)
+    hooks.call("on_predict_begin", {})
+    progress.begin("Predict", _steps(data, size, steps))
+    parts: list[Any] = []
+    try:
+        with _eval_mode(model), torch.no_grad():
+            for batch in _batches(data, size, False, steps):
+                parts.append(tree_map(to_numpy, model(batch.x)))
+                progress.advance(dict)
+        if not parts:
+            parts.append(_no_rows(model, data))
+        progress.end({})
+    finally:
+        progress.close()
+    hooks.call("on_predict_end", {})
+    return _joined(parts)
+
+
+def _no_rows(model: Any, data: Arrays | Stream) -> Any:
+    """The outputs of an empty batch: (0, ..., U)."""
+    if not isinstance(data, Arrays):
+        raise DataError("The data is empty: it gave no batch, so not even the shape of a row is known.")
+    return tree_map(to_numpy, model(data.x))
+
+
+def _joined(parts: list[Any]) -> Any:
+    columns = [list(leaves(part)) for part in parts]
+    whole = iter([np.concatenate(column) for column in zip(*columns, strict=True)])
+    return tree_map(lambda _: next(whole), parts[0])
+
+
+# --- one batch ----------------------------------------------------------------------------------------------
+
+
+def train_on_batch(model: Any, compiled: Compiled, x: Any, y: Any, sample_weight: Any, class_weight: Any) -> Logs:
+    """One step; see `Model.train_on_batch`."""
+    data = _reader(model, class_weight).arrays(x, y, sample_weight)
+    trainer = _ready(model, compiled, data, "y")
+    trainer.begin_pass()
+    with _train_mode(model):
+        for batch in data.batches(_one_batch(data)):
+            trainer.train(batch)
+    return trainer.logs()
+
+
+def test_on_batch(model: Any, compiled: Compiled, x: Any, y: Any, sample_weight: Any) -> Logs:
+    """Loss and metrics on one batch; see `Model.test_on_batch`."""
+    data = _reader(model).arrays(x, y, sample_weight)
+    return _run_test(_ready(model, compiled, data, "y"), data.batches(_one_batch(data)), None)
+
+
+def _one_batch(data: Arrays) -> int:
+    if data.rows == 0:
+        raise DataError("The batch is empty.")
+    return data.rows
+
+
+def predict_on_batch(model: Any, x: Any) -> Any:
+    """Outputs of one batch; see `Model.predict_on_batch`."""
+    data = _reader(model, finite=False).arrays(x)
+    with _eval_mode(model), torch.no_grad():
+        return tree_map(to_numpy, model(data.x))
+
+
+# --- getting ready ------------------------------------------------------------------------------------------
+
+
+def _reader(
+    model: Any, class_weight: Any = None, batch_size: int = 32, shuffle: bool = False, finite: bool = True
+) -> Reader:
+    device = next((p.device for p in model.parameters() if p.device.type != "meta"), torch.device("cpu"))
+    return Reader(model.dtype_policy.variable, device, class_weight, finite, batch_size, shuffle)
+
+
+def _read_validation(reader: Reader, given: Any) -> Arrays | Stream:
+    return reader.read(*given) if isinstance(given, tuple) else reader.read(given)
+
+
+def _ready(model: Any, compiled: Compiled, data: Arrays | Stream, name: str) -> Trainer:
+    """Build the model for the data's shape, settle the metrics, and check the targets before anything is trained."""
+    x, y = (data.x, data.y) if isinstance(data, Arrays) else data.peek()[:2]
+    if y is None and compiled.loss is not None:
+        raise DataError(f"{name} is missing: the loss needs targets.")
+    if isinstance(data, Arrays) and data.rows == 0:
+        raise DataError("The data is empty: there is nothing to train on.")
+    if not model.built:
+        model.build(tree_map(lambda leaf: (None, *leaf.shape[1:]), x))
+    output_shape = model.compute_output_shape(tree_map(lambda leaf: (None, *leaf.shape[1:]), x))
+    trainer = Trainer(model, compiled)
+    trainer.output_shape = output_shape
+    compiled.bind(model, output_shape, y)
+    _check_targets(compiled, data, output_shape, name)
+    return trainer
+
+
+def _check_targets(compiled: Compiled, data: Arrays | Stream, output_shape: Any, name: str) -> None:
+    loss = compiled.loss
+    if loss is None:
+        return
+    if isinstance(data, Arrays):
+        loss.check_targets(data.y, output_shape, name)
+    else:  # `peek` has prepared the first batch; every later one is looked at when it comes
+        data.check = lambda batch, where: loss.check_targets(batch.y, output_shape, f"{where}: {name}")
+        data.check(data.peek(), "batch 0")
+
+
+def _batches(data: Arrays | Stream, batch_size: int, shuffle: bool, steps: int | None = None) -> Iterator[Batch]:
+    source = data.batches(batch_size, shuffle) if isinstance(data, Arrays) else data.batches()
+    return source if steps is None else islice(source, steps)
+
+
+def _endless(data: Arrays | Stream, batch_size: int, shuffle: bool) -> Iterator[Batch]:
+    """Batches pass after pass, for epochs that are counted in steps."""
+    while True:
+        found = False
+        for batch in _batches(data, batch_size, shuffle):
+            found = True
+            yield batch
+        if not found:
+            return
+
+
+def _steps(data: Arrays | Stream, batch_size: int, asked: int | None) -> int | None:
+    if asked is not None:
+        return _positive("steps", asked)
+    return data.steps(batch_size) if isinstance(data, Arrays) else data.steps()
+
+
+def _positive(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, found {value!r}.")
+    return int(value)
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise ValueError(f"{name} must be a whole number, found {value!r}.")
+    return int(value)
+
+
+def _as_list(callbacks: Any) -> list[Any]:
+    if callbacks is None:
+        return []
+    return [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]
+
+
+@contextmanager
+def _train_mode(model: Any) -> Iterator[None]:
+    model.train()
+    try:
+        yield
+    finally:
+        model.eval()
+
+
+@contextmanager
+def _eval_mode(model: Any) -> Iterator[None]:
+    was = model.training
+    if was:
+        model.eval()
+    try:
+        yield
+    finally:
+        if was:
+            model.train()

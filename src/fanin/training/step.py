@@ -1,0 +1,137 @@
+"""What one training step computes: a pure function of state and batch.
+
+This is the function that is compiled. It knows one model and one loss; it changes nothing outside its results, and all
+that it depends on comes in as `State` and `Batch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from fanin import regularizers
+from fanin.layers.scope import Record, collect_losses
+from fanin.training.data import Batch
+
+Variables = dict[str, torch.Tensor]
+Loss = Callable[[Any, Any, torch.Tensor | None], torch.Tensor]
+
+
+@dataclass
+class State:
+    """What a step reads.
+
+    Attributes:
+        parameters: name -> tensor; those with `requires_grad` get a gradient.
+        buffers: name -> tensor, such as moving averages.
+        metrics: the running sums of each metric.
+    """
+
+    parameters: Variables
+    buffers: Variables = field(default_factory=dict)
+    metrics: list[Variables] = field(default_factory=list)
+
+
+@dataclass
+class Result:
+    """What a step returns.
+
+    Attributes:
+        loss: the scalar that was differentiated: loss, activity penalties, added losses, weight penalties.
+        gradients: name -> gradient for each trainable parameter that the loss depends on.
+        buffers: the new buffers.
+        logs: the new running sums of each metric.
+        outputs: what the model returned.
+        updates: the updates that the call added, to run after the optimizer's.
+    """
+
+    loss: torch.Tensor
+    gradients: Variables
+    buffers: Variables
+    logs: list[Variables]
+    outputs: Any
+    updates: list[Any]
+
+
+class Objective(nn.Module):
+    """The model together with its loss: batch -> (scalar, outputs, what the call recorded)."""
+
+    def __init__(self, model: nn.Module, loss: Loss):
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, Any, Record]:
+        """The loss, plus what layers added, plus the penalties on weights."""
+        with collect_losses() as record:
+            outputs = self.model(batch.x)
+        total = self.loss(batch.y, outputs, batch.weight)
+        for entry in record.losses:
+            total = total + entry.value
+        for penalty in regularizers.penalties(self.model):
+            total = total + penalty
+        return total, outputs, record
+
+
+class Step:
+    """The step of one model.
+
+    Args:
+        model: the module.
+        loss: (y, outputs, sample weights) -> scalar.
+        measure: (metric sums, y, outputs, sample weights) -> new sums.
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss, measure: Callable[..., list[Variables]]):
+        self.objective = Objective(model, loss)
+        self.measure = measure
+
+    def live_state(self, metrics: list[Variables]) -> State:
+        """The state that the model holds now: its own tensors, not copies."""
+        model = self.objective.model
+        return State(dict(model.named_parameters()), dict(model.named_buffers()), metrics)
+
+    def train(self, state: State, batch: Batch) -> Result:
+        """Loss, gradients, new buffers and new metric sums for one batch. Pure: buffers in `state` stay as they are."""
+        buffers = {name: buffer.clone() for name, buffer in state.buffers.items()}
+        call = self._call_with(state.parameters, buffers)
+        return self._differentiate(call, state.parameters, buffers, state.metrics, batch)
+
+    def train_live(self, state: State, batch: Batch) -> Result:
+        """As `train` on the model's own tensors: nothing is swapped or copied, buffers change in place."""
+        return self._differentiate(self.objective, state.parameters, state.buffers, state.metrics, batch)
+
+    def test(self, state: State, batch: Batch) -> tuple[torch.Tensor, list[Variables], Any]:
+        """Loss, new metric sums and outputs, without gradients."""
+        with torch.no_grad():
+            total, outputs, _ = self.objective(batch)
+            return total, self.measure(state.metrics, batch.y, outputs, batch.weight), outputs
+
+    def _call_with(self, parameters: Variables, buffers: Variables) -> Callable[[Batch], Any]:
+        tensors = {f"model.{name}": tensor for name, tensor in {**parameters, **buffers}.items()}
+        return lambda batch: functional_call(self.objective, tensors, (batch,))
+
+    def _differentiate(
+        self,
+        call: Callable[[Batch], Any],
+        parameters: Variables,
+        buffers: Variables,
+        metrics: list[Variables],
+        batch: Batch,
+    ) -> Result:
+        trained = {name: tensor for name, tensor in parameters.items() if tensor.requires_grad}
+        with torch.enable_grad():
+            total, outputs, record = call(batch)
+        gradients: Variables = {}
+        if total.requires_grad:
+            found = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
+            gradients = {name: g for name, g in zip(trained, found, strict=True) if g is not None}
+        with torch.no_grad():
+            logs = self.measure(metrics, batch.y, outputs, batch.weight)
+        updates = [entry.value for entry in record.updates]
+        return Result(total.detach(), gradients, buffers, logs, outputs, updates)

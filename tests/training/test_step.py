@@ -1,0 +1,103 @@
+"""The step is a pure function of state and batch."""
+
+import copy
+
+import numpy as np
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import fanin
+from fanin.layers import Dense
+from fanin.training.compiled import Compiled
+from fanin.training.data import Batch
+from fanin.training.step import State, Step
+
+
+class Counting(fanin.Layer):
+    """Counts its calls in a buffer, and adds a loss and an update."""
+
+    def build(self, input_shape):
+        self.count = self.add_weight("count", (), initializer="zeros", trainable=False)
+
+    def call(self, inputs):
+        self.count.add_(1.0)
+        self.add_loss(0.1 * inputs.square().mean(), inputs=inputs)
+        return inputs
+
+
+def setup():
+    model = fanin.Sequential([Dense(4, "tanh", kernel_regularizer="l2"), Counting(), Dense(2)])
+    compiled = Compiled("sgd", "mse", given_metrics=["mae"])
+    batch = Batch(torch.randn(6, 3), torch.randn(6, 2), None, 6)
+    model(batch.x)
+    compiled.bind(model, (None, 2), batch.y)
+    return model, Step(model, compiled.compute_loss, compiled.measure), compiled, batch
+
+
+def test_nothing_outside_the_results_changes():
+    model, step, compiled, batch = setup()
+    state = State(
+        {n: p.detach().clone().requires_grad_() for n, p in model.named_parameters()},
+        {n: b.clone() for n, b in model.named_buffers()},
+        compiled.new_sums(),
+    )
+    before = copy.deepcopy(state), copy.deepcopy(model.state_dict())
+    first, second = step.train(state, batch), step.train(state, batch)
+    for name, tensor in before[0].parameters.items():
+        assert torch.equal(tensor, state.parameters[name])
+    for name, tensor in before[0].buffers.items():
+        assert torch.equal(tensor, state.buffers[name])
+    for name, tensor in before[1].items():
+        assert torch.equal(tensor, model.state_dict()[name])
+    assert torch.equal(first.loss, second.loss)
+    assert set(first.gradients) == set(state.parameters)
+    for name in first.gradients:
+        assert torch.equal(first.gradients[name], second.gradients[name])
+    assert torch.equal(first.buffers["1.count"], state.buffers["1.count"] + 1)
+
+
+def test_pure_and_live_steps_agree():
+    _, step, compiled, batch = setup()
+    live = step.live_state(compiled.new_sums())
+    pure = step.train(State(live.parameters, {n: b.clone() for n, b in live.buffers.items()}, live.metrics), batch)
+    direct = step.train_live(live, batch)
+    assert torch.equal(pure.loss, direct.loss)
+    for name, gradient in direct.gradients.items():
+        assert torch.equal(gradient, pure.gradients[name])
+
+
+def test_the_loss_has_all_its_parts():
+    model, step, compiled, batch = setup()
+    result = step.train_live(step.live_state(compiled.new_sums()), batch)
+    hidden = torch.tanh(batch.x @ model.layers[0].kernel + model.layers[0].bias)
+    output = hidden @ model.layers[2].kernel + model.layers[2].bias
+    expected = (
+        (output - batch.y).square().mean() + 0.1 * hidden.square().mean() + 0.01 * model.layers[0].kernel.square().sum()
+    )
+    np.testing.assert_allclose(result.loss.item(), expected.item(), rtol=1e-6)
+    gradients = torch.autograd.grad(expected, list(model.parameters()))
+    for found, wanted in zip(result.gradients.values(), gradients, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_the_step_traces_to_one_graph():
+    """What will be compiled: the whole of forward, losses and backward, on fake tensors, with equal results."""
+    model, step, compiled, batch = setup()
+    names, buffers = list(dict(model.named_parameters())), list(dict(model.named_buffers()))
+
+    def run(parameters, states, x, y):
+        variables = {n: p.detach().requires_grad_() for n, p in zip(names, parameters, strict=True)}
+        state = State(variables, dict(zip(buffers, states, strict=True)), compiled.new_sums())
+        result = step.train(state, Batch(x, y, None, 6))
+        return result.loss, list(result.gradients.values()), list(result.buffers.values())
+
+    arguments = list(model.parameters()), list(model.buffers()), batch.x, batch.y
+    traced = make_fx(run, tracing_mode="fake")(*arguments)
+    for found, expected in zip(
+        torch.utils._pytree.tree_leaves(traced(*arguments)),
+        torch.utils._pytree.tree_leaves(run(*arguments)),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected)
+    assert model.losses  # tracing left nothing behind that could not be read
+    assert all(not hasattr(loss, "fake_mode") for loss in model.losses)

@@ -1,1 +1,63 @@
-"""fanin: Keras's Dense layer and its whole contract, native on PyTorch."""
+"""fanin: Keras's Dense layer and its whole contract, native on PyTorch.
+
+Keras's import paths work: `fanin.layers.Dense`, `fanin.Sequential`, `fanin.Input`, `fanin.optimizers.Adam`. A layer is
+an ordinary `torch.nn.Module`, and any `torch.nn.Module` is a layer.
+"""
+
+from fanin import (
+    activations,
+    callbacks,
+    config,
+    constraints,
+    errors,
+    initializers,
+    kernels,
+    layers,
+    losses,
+    metrics,
+    models,
+    optimizers,
+    regularizers,
+    saving,
+    utils,
+)
+from fanin.attach import attach
+from fanin.constraints import constrain
+from fanin.dtypes import DTypePolicy
+from fanin.graph import SymbolicTensor
+from fanin.layers import Input, InputSpec, Layer
+from fanin.layers.scope import collect_losses
+from fanin.models import Sequential
+from fanin.regularizers import penalty, regularize
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DTypePolicy",
+    "Input",
+    "InputSpec",
+    "Layer",
+    "Sequential",
+    "SymbolicTensor",
+    "__version__",
+    "activations",
+    "attach",
+    "callbacks",
+    "collect_losses",
+    "config",
+    "constrain",
+    "constraints",
+    "errors",
+    "initializers",
+    "kernels",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "optimizers",
+    "penalty",
+    "regularize",
+    "regularizers",
+    "saving",
+    "utils",
+]

@@ -1,0 +1,1 @@
+"""Files: the `.keras` archive, and the one way in which every file is written."""

@@ -146,3 +146,19 @@ def test_an_activation_set_later_takes_effect():
     assert layer.get_config()["activation"] == "tanh"
     with pytest.raises(ValueError, match="tahn"):
         layer.activation = "tahn"
+
+
+def test_a_print_shows_sizes_activation_and_name():
+    layer = Dense(32, "relu", use_bias=False, name="hidden")
+    assert repr(layer) == "Dense(32, activation=relu, use_bias=False, name='hidden')"
+    layer(torch.ones(1, 16))
+    assert repr(layer) == "Dense(16 -> 32, activation=relu, use_bias=False, name='hidden')"
+    assert repr(Dense(2, nn.PReLU(), name="own")).startswith("Dense(\n  2, activation=PReLU, name='own'\n")
+
+
+def test_a_kernel_larger_than_memory_says_how_much_it_needs():
+    layer = Dense(10**9, name="wide")
+    with pytest.raises(MemoryError, match=r"Weight 'kernel' of layer 'wide', .* needs 400,000\.0 GB"):
+        layer(torch.ones(1, 10**5))
+    assert not layer.built
+    assert layer.weights == []

@@ -415,7 +415,7 @@ def test_compute_output_shape_of_a_layer_that_does_not_declare_it():
 
 
 def test_repr_and_names():
-    assert repr(Dense(3, name="mine")) == "Dense(name='mine')"
+    assert repr(Dense(3, name="mine")) == "Dense(3, name='mine')"
     assert "fanin" in repr(Dense)
 
 

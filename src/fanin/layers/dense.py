@@ -260,6 +260,13 @@ class Dense(Layer):
                 raise ValueError(f"Layer {self.name!r}, argument {argument!r}: {error}") from None
         return config
 
+    def extra_repr(self) -> str:
+        """Sizes, activation and name, for `print(layer)`."""
+        sizes = f"{self.effective_kernel.shape[0]} -> {self.units}" if self.built else f"{self.units}"
+        named = getattr(self.activation, "__name__", type(self.activation).__name__)
+        shown = "" if self.activation is linear else f", activation={named}"
+        return f"{sizes}{shown}{'' if self.use_bias else ', use_bias=False'}, name={self.name!r}"
+
     def _shape_from_state(self, shapes: dict[str, tuple[int, ...]]) -> Any:
         if not shapes:
             return None

@@ -171,8 +171,16 @@ class Variables(nn.Module):
         if _allowance.left is not None:
             _allowance.take(f"{self.name}.{name}", math.prod(shape) * dtype.itemsize)
             return torch.empty(shape, dtype=dtype, device=self._home)
-        with torch.no_grad():
-            value = as_tensor(draw(shape, dtype=dtype), f"the initializer of {self.name}.{name}")
+        try:
+            with torch.no_grad():
+                value = as_tensor(draw(shape, dtype=dtype), f"the initializer of {self.name}.{name}")
+        except RuntimeError as error:
+            if "allocate memory" not in str(error):
+                raise
+            size = math.prod(shape) * dtype.itemsize / 1e9
+            raise MemoryError(
+                f"Weight {name!r} of layer {self.name!r}, shape {shape}, needs {size:,.1f} GB, more than there is."
+            ) from None
         if tuple(value.shape) != shape:
             raise ValueError(
                 f"The initializer of weight {name!r} of layer {self.name!r} returned shape {tuple(value.shape)}, "

@@ -32,6 +32,13 @@ def tree_map(function: Callable[[Any], Any], value: Any) -> Any:
     return function(value)
 
 
+def as_list(value: Any) -> list[Any]:
+    """None as [], a list or tuple as a list, anything else as a list of one."""
+    if value is None:
+        return []
+    return [*value] if isinstance(value, (list, tuple)) else [value]
+
+
 def like_inputs(items: list[Any]) -> Any:
     """One item alone, several as a list: how Keras hands out inputs and outputs."""
     return items[0] if len(items) == 1 else items

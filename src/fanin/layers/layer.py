@@ -166,13 +166,12 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
         if not self.built:
             self._check_inputs(args)
             self._build_for(args)
-        if (
-            outer is None or outer.layer is not None or not outer.trial
-        ):  # in a trial, sizes that are unknown are made up
+        trial = outer is not None and outer.trial
+        tried = trial and outer is not None and outer.layer is None
+        if not tried:  # the layer that is tried gets made-up sizes for those that are unknown
             self._check_inputs(args)
         if training is None:
             training = outer.training if outer is not None else None
-        trial = outer is not None and outer.trial
         scope = CallScope(self, Record() if outer is None else outer.record, training, trial)
         if not trial:
             self.__dict__["_record"] = scope.record
@@ -208,7 +207,11 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
 
     def passes_masks(self) -> bool:
         """Whether its output may have a mask: that of the input, or one that it makes."""
-        return self.supports_masking or type(self).compute_mask is not Layer.compute_mask
+        return self.supports_masking or self.makes_masks()
+
+    def makes_masks(self) -> bool:
+        """Whether it has a `compute_mask` of its own."""
+        return type(self).compute_mask is not Layer.compute_mask
 
     def warn_of_lost_mask(self) -> None:
         """Say that a mask ends at this layer."""

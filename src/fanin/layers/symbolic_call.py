@@ -111,8 +111,7 @@ def _output_masks(layer: Any, inputs: Any, mask: Any) -> list[SymbolicTensor | N
     masked = any(leaf is not None for leaf in leaves(mask))
     if masked and not layer.handles_masks():
         layer.warn_of_lost_mask()
-    own = type(layer).compute_mask.__qualname__ != "Layer.compute_mask"
-    if not own and not (masked and layer.supports_masking):
+    if not layer.makes_masks() and not (masked and layer.supports_masking):
         return []
     return list(leaves(layer.compute_mask(inputs, mask)))
 

@@ -96,7 +96,7 @@ class Sequential(Model):
         self._taken.add(operation.name)
         self._operations.append(operation)
         self._runs.append(layer if isinstance(layer, Layer) else functools.partial(run_module, layer))
-        self.__dict__["_makes_masks"] = self._makes_masks or _makes_masks(operation)
+        self.__dict__["_makes_masks"] = self._makes_masks or operation.makes_masks()
         layer.eval()
         if not self.__dict__["_trainable"]:
             operation.trainable = False
@@ -119,7 +119,7 @@ class Sequential(Model):
         self._runs.pop()
         self._taken.discard(operation.name)
         del self._modules[str(len(self._given))]
-        self.__dict__["_makes_masks"] = any(_makes_masks(operation) for operation in self._operations)
+        self.__dict__["_makes_masks"] = any(operation.makes_masks() for operation in self._operations)
         if self._symbol is not None:
             node = self._symbol.node
             self.__dict__["_symbol"] = node.input_tensors[0]
@@ -293,10 +293,6 @@ class Sequential(Model):
         self.__dict__["_operations"], self.__dict__["_runs"] = operations, runs
         if layer is not None:
             self._chain_from(InputLayer(batch_shape=layer.batch_shape, dtype=layer.dtype, name=layer.name))
-
-
-def _makes_masks(layer: Layer) -> bool:
-    return type(layer).compute_mask is not Layer.compute_mask
 
 
 def _module_name(module: nn.Module) -> str:

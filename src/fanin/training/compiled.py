@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fanin import losses, metrics, optimizers
-from fanin.graph.tree import leaves
+from fanin.graph.tree import as_list, leaves
 from fanin.registry import serialize
 
 Variables = dict[str, torch.Tensor]
@@ -38,8 +38,8 @@ class Compiled:
     ):
         _refuse_unknown(others or {})
         self.given_loss = loss
-        self.given_metrics = _as_list(given_metrics)
-        self.given_weighted = _as_list(given_weighted)
+        self.given_metrics = as_list(given_metrics)
+        self.given_weighted = as_list(given_weighted)
         # "crossentropy" means one of three losses, by the shapes: `bind` settles which.
         self.loss = None if loss is None else losses.resolve(loss, (None, 1), (1, 1))
         self.loss_weight = _factor(loss_weights)
@@ -177,14 +177,8 @@ def _is_factory(value: Any) -> bool:
     return callable(value) and not ours
 
 
-def _as_list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return [*value] if isinstance(value, (list, tuple)) else [value]
-
-
 def _factor(loss_weights: Any) -> float | None:
-    given = _as_list(loss_weights)
+    given = as_list(loss_weights)
     if not given:
         return None
     if len(given) != 1 or isinstance(given[0], bool) or not isinstance(given[0], (int, float)):

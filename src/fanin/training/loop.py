@@ -12,7 +12,7 @@ import torch
 
 from fanin.callbacks import CallbackList, History
 from fanin.errors import DataError
-from fanin.graph.tree import leaves, tree_map
+from fanin.graph.tree import as_list, leaves, tree_map
 from fanin.layers.variables import to_numpy
 from fanin.training.compiled import Compiled
 from fanin.training.data import Arrays, Batch, Reader, Stream
@@ -46,7 +46,7 @@ def fit(
     steps = _steps(data, size, steps_per_epoch)
     history = History()
     params = {"epochs": epochs, "steps": steps, "verbose": verbose, "directions": compiled.directions()}
-    hooks = CallbackList([*_as_list(callbacks), history], model, params)
+    hooks = CallbackList([*as_list(callbacks), history], model, params)
     progress = Progress(verbose, epochs)
     model.stop_training = False
     model.history = history
@@ -95,7 +95,7 @@ def evaluate(
     size = _positive("batch_size", 32 if batch_size is None else batch_size)
     data = _reader(model, None, size).read(x, y, sample_weight)
     trainer = _ready(model, compiled, data, "y")
-    hooks = CallbackList(_as_list(callbacks), model, {"steps": _steps(data, size, steps), "verbose": verbose})
+    hooks = CallbackList(as_list(callbacks), model, {"steps": _steps(data, size, steps), "verbose": verbose})
     progress = Progress(verbose)
     hooks.call("on_test_begin", {})
     progress.begin("Evaluate", _steps(data, size, steps))
@@ -124,7 +124,7 @@ def predict(model: Any, x: Any, *, batch_size: int | None, verbose: Any, steps: 
     """Outputs for x; see `Model.predict`."""
     size = _positive("batch_size", 32 if batch_size is None else batch_size)
     data = _reader(model, None, size, finite=False).read(x)
-    hooks = CallbackList(_as_list(callbacks), model, {"steps": _steps(data, size, steps), "verbose": verbose})
+    hooks = CallbackList(as_list(callbacks), model, {"steps": _steps(data, size, steps), "verbose": verbose})
     progress = Progress(verbose)
     hooks.call("on_predict_begin", {})
     progress.begin("Predict", _steps(data, size, steps))
@@ -213,11 +213,9 @@ def _ready(model: Any, compiled: Compiled, data: Arrays | Stream, name: str) -> 
     if not model.built:
         model.build(tree_map(lambda leaf: (None, *leaf.shape[1:]), x))
     output_shape = model.compute_output_shape(tree_map(lambda leaf: (None, *leaf.shape[1:]), x))
-    trainer = Trainer(model, compiled)
-    trainer.output_shape = output_shape
     compiled.bind(model, output_shape, y)
     _check_targets(compiled, data, output_shape, name)
-    return trainer
+    return Trainer(model, compiled, output_shape)
 
 
 def _check_targets(compiled: Compiled, data: Arrays | Stream, output_shape: Any, name: str) -> None:
@@ -254,21 +252,13 @@ def _steps(data: Arrays | Stream, batch_size: int, asked: int | None) -> int | N
 
 
 def _positive(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, found {value!r}.")
+    return _whole(name, value, least=1, expected="a positive integer")
+
+
+def _whole(name: str, value: Any, least: int = 0, expected: str = "a whole number") -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be {expected}, found {value!r}.")
     return int(value)
-
-
-def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise ValueError(f"{name} must be a whole number, found {value!r}.")
-    return int(value)
-
-
-def _as_list(callbacks: Any) -> list[Any]:
-    if callbacks is None:
-        return []
-    return [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]
 
 
 @contextmanager

@@ -17,14 +17,15 @@ from fanin.weights import CONSTRAINTS, each_fact
 class Trainer:
     """A model, what it was compiled with, and the running sums of one pass over data.
 
-    One step is: `Step.train` (loss, gradients, buffers, metric sums), the optimizer's update, constraints, updates.
+    One step is: `Step.train_live` (loss, gradients, buffers, metric sums), the optimizer's update, constraints, then
+    updates.
     """
 
-    def __init__(self, model: Any, compiled: Compiled):
+    def __init__(self, model: Any, compiled: Compiled, output_shape: Any):
         self.model = model
         self.compiled = compiled
         self.step = Step(model, compiled.compute_loss, compiled.measure)
-        self.output_shape: Any = None
+        self.output_shape = output_shape
         self.rows = 0
 
     def begin_pass(self) -> None:

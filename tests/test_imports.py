@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "fanin"
 # Lowest first. Names on one line never import each other.
 LINES = (
     "errors",
-    "weights",
+    "weights masks",
     "dtypes",
     "config",
     "registry",
@@ -28,10 +28,11 @@ LINES = (
     "formats",
     "adapters distribution",
     "models",
-    "sklearn attach",
+    "attach",
     "saving",
     "utils",
     "__init__",
+    "sklearn",  # on top: `import fanin` never imports it
 )
 EXCEPTIONS = {("metrics", "losses")}  # a loss can be watched as a metric
 LINE = {name: number for number, names in enumerate(LINES) for name in names.split()}

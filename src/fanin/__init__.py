@@ -27,7 +27,7 @@ from fanin.dtypes import DTypePolicy
 from fanin.graph import SymbolicTensor
 from fanin.layers import Input, InputSpec, Layer
 from fanin.layers.scope import collect_losses
-from fanin.models import Sequential
+from fanin.models import Model, Sequential
 from fanin.regularizers import penalty, regularize
 
 __version__ = "0.1.0"
@@ -37,6 +37,7 @@ __all__ = [
     "Input",
     "InputSpec",
     "Layer",
+    "Model",
     "Sequential",
     "SymbolicTensor",
     "__version__",

@@ -117,21 +117,24 @@ class Family(Generic[T]):
         self.base = base
         self._table: dict[str, Any] = {}
 
-    def add(self, obj: Named, *aliases: str) -> Named:
-        """Enter a class (under its name and snake_case) or a function (under its name), and under `aliases`."""
+    def add(self, obj: Named, *aliases: str, module: str | None = None) -> Named:
+        """Enter a class (under its name and snake_case) or a function (under its name), and under `aliases`.
+
+        `module` is the Keras module that its JSON names, if not the family's.
+        """
         name = cast(Any, obj).__name__
         self._table[name] = obj
         if inspect.isclass(obj):
             self._table[snake_case(name)] = obj
         for alias in aliases:
             self._table[alias] = obj
-        _builtin[self.module, name] = obj
-        _places[obj] = (self.module, name)
+        _builtin[module or self.module, name] = obj
+        _places[obj] = (module or self.module, name)
         return obj
 
-    def entry(self, *aliases: str) -> Callable[[Named], Named]:
+    def entry(self, *aliases: str, module: str | None = None) -> Callable[[Named], Named]:
         """`add` as a decorator with aliases."""
-        return lambda obj: self.add(obj, *aliases)
+        return lambda obj: self.add(obj, *aliases, module=module)
 
     def names(self) -> list[str]:
         """All names, sorted."""
@@ -185,8 +188,8 @@ class Family(Generic[T]):
             if isinstance(config, str):
                 return self.get(config)
             if isinstance(config, Mapping) and "module" not in config and config.get("class_name") in self._table:
-                config = {"module": self.module, "registered_name": None, **config}  # Keras 2's form
-                config["class_name"] = self._table[config["class_name"]].__name__
+                module, name = _places[self._table[config["class_name"]]]
+                config = {"registered_name": None, **config, "module": module, "class_name": name}  # Keras 2's form
             return self.check(deserialize(config), config)
 
 
@@ -209,6 +212,11 @@ def serialize(obj: Any) -> Any:
         return dtype_name(obj)
     if isinstance(obj, Mapping):
         return {str(key): serialize(value) for key, value in obj.items()}
+    if isinstance(obj, slice):
+        ends = {"start": obj.start, "stop": obj.stop, "step": obj.step}
+        return {"class_name": "__slice__", "config": serialize(ends)}
+    if obj is Ellipsis:
+        return {"class_name": "__ellipsis__", "config": {}}
     if isinstance(obj, torch.Tensor):
         described = {"value": obj.detach().tolist(), "dtype": dtype_name(obj.dtype)}
         return {"class_name": "__tensor__", "config": described}
@@ -282,6 +290,10 @@ def _deserialize(config: Any) -> Any:
         return np.asarray(config["config"]["value"], dtype=kind)
     if config["class_name"] == "__tensor__":
         return torch.tensor(config["config"]["value"], dtype=as_dtype(config["config"]["dtype"]))
+    if config["class_name"] == "__slice__":
+        return slice(*(_deserialize(config["config"][end]) for end in ("start", "stop", "step")))
+    if config["class_name"] == "__ellipsis__":
+        return Ellipsis
     found = find_class(config)
     if config["class_name"] == "function":
         return found

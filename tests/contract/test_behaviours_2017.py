@@ -1,10 +1,7 @@
-"""Behaviours that the engine of 2017 was tested for, written anew for Sequential, Dense and custom layers.
+"""Behaviours that the engine of 2017 was tested for, written anew.
 
-Come with functional models: a model on one of two inputs of a layer, calling such a model anew, a model from an
-intermediate tensor or from a disconnected graph, a repeated input or output, a number as output, a(b(a(b(x)))) and
-sharing across ranks through config and weights, `training=True` at a call through config, dicts in and out, and the
-trainability of functional models. Comes with BatchNormalization: freezing it stops its updates and keeps its
-predictions.
+More of them are in tests/models/test_functional.py: ends that make no graph, a(b(a(b(x)))) and sharing across ranks
+through config and weights, `training=True` at a call, dicts in and out, trainability of functional models.
 """
 
 from __future__ import annotations
@@ -16,8 +13,8 @@ import pytest
 import torch
 
 import fanin
-from fanin import Sequential
-from fanin.layers import Dense, Input, InputLayer, Layer
+from fanin import Model, Sequential
+from fanin.layers import BatchNormalization, Dense, Input, InputLayer, Layer
 from fanin.registry import serialize
 
 
@@ -279,3 +276,137 @@ def test_a_loss_conditional_on_a_tensor_inside_the_call_depends_on_the_inputs():
     layer(x)
     assert len(layer.get_losses_for(x)) == 1
     assert layer.get_losses_for(None) == []
+
+
+# --- functional models --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", ["losses", "updates"])
+def test_a_model_sees_its_own_calls_of_a_shared_layer(cls):
+    layer = TwoLosses() if cls == "losses" else TwoUpdates()
+    one, two = Input((4,)), Input((4,))
+    out_one, out_two = layer(one), layer(two)
+    both = Model([one, two], [out_one, out_two])
+    second = Model(two, out_two)
+    assert len(getattr(layer, cls)) == len(getattr(both, cls)) == 3
+    assert len(getattr(second, cls)) == 2
+    layer(Input((4,)))
+    assert len(getattr(second, cls)) == 2
+    anew = Input((4,))
+    second(anew)
+    assert len(getattr(second, cls)) == 3
+    assert len(getattr(second, f"get_{cls}_for")(anew)) == 1
+    assert len(getattr(second, f"get_{cls}_for")(two)) == 1
+    assert len(getattr(second, f"get_{cls}_for")(None)) == 1
+    assert getattr(second, f"get_{cls}_for")(one) == []
+
+
+def test_conditional_losses_follow_dependency_through_a_model():
+    x, y = Input((3,)), Input((3,))
+    layer = Dense(2, activity_regularizer="l2", kernel_regularizer="l1")
+    model = Model([x, y], [layer(x), Dense(2, activity_regularizer="l2")(y)])
+    assert len(model.losses) == 3
+    assert len(model.get_losses_for(x)) == len(model.get_losses_for(y)) == 1
+    assert len(model.get_losses_for(None)) == 1
+    assert model.get_losses_for([x, y]) == [*model.get_losses_for(x), *model.get_losses_for(y)]
+
+
+def test_a_nested_model_with_a_regularizer_evaluates_to_the_closed_form():
+    """Kernel of ones (4, 3) and the sum as penalty: 12; the inner layer's 3 x 2 ones: 6."""
+    source = Input((3,))
+    inner = Model(source, Dense(2, use_bias=False, kernel_initializer="ones", kernel_regularizer=torch.sum)(source))
+    x = Input((4,))
+    hidden = Dense(3, use_bias=False, kernel_initializer="ones", kernel_regularizer=torch.sum)(x)
+    model = Model(x, inner(hidden))
+    model.compile("sgd", "mse")
+    data = np.ones((5, 4), "float32")
+    assert len(model.losses) == 2
+    assert model.evaluate(data, np.full((5, 2), 12.0, "float32"), verbose=0) == pytest.approx(18.0)
+
+
+def test_two_inputs_or_outputs_give_lists():
+    class Swap(Layer):
+        def call(self, inputs):
+            first, second = inputs
+            return second, first
+
+    layer, one, two = Swap(), Input((3,)), Input((5,))
+    outputs = layer([one, two])
+    assert layer.input == [one, two]
+    assert layer.input_shape == [(None, 3), (None, 5)]
+    assert layer.output_shape == [(None, 5), (None, 3)]
+    assert list(layer.output) == list(outputs)
+    model = Model([one, two], list(outputs))
+    assert [tuple(out.shape) for out in model([torch.ones(2, 3), torch.ones(2, 5)])] == [(2, 5), (2, 3)]
+
+
+def test_a_frozen_batch_normalization_rests_and_wakes():
+    x = Input((4,))
+    layer = BatchNormalization()
+    model = Model(x, layer(x))
+    model.compile("sgd", "mse")
+    data = np.random.default_rng(0).normal(5, 2, (64, 4)).astype("float32")
+    zeros = np.zeros_like(data)
+    assert len(layer.updates) == len(model.updates) == 2
+    layer.trainable = False
+    assert layer.updates == model.updates == []
+    assert model.trainable_weights == []
+    before = model.predict(data, verbose=0)
+    model.fit(data, zeros, verbose=0)
+    assert np.array_equal(model.predict(data, verbose=0), before)
+    layer.trainable = True
+    assert len(layer.updates) == len(model.updates) == 2
+    model.fit(data, zeros, verbose=0)
+    assert not np.array_equal(model.predict(data, verbose=0), before)
+
+
+def test_updates_of_a_model_run_in_fit():
+    layer = TwoUpdates()
+    x = Input((4,))
+    model = Model(x, Dense(1)(layer(x)))
+    model.compile("sgd", "mse")
+    model.fit(np.ones((2, 4), "float32"), np.zeros((2, 1), "float32"), verbose=0)
+    assert float(layer.a) == 1.0
+    assert float(layer.b) == 8.0
+
+
+def test_losses_and_updates_with_symbolic_values_run_with_the_model():
+    """Closed form: the loss sum(h) of ones (2, 4) through a kernel of ones is 2 * 3 * 4; the update keeps mean(x)."""
+    x = Input((4,))
+    layer = Dense(3, use_bias=False, kernel_initializer="ones")
+    h = layer(x)
+    model = Model(x, h)
+    seen = layer.add_weight("seen", (), initializer="zeros", trainable=False)
+    model.add_loss(h.sum(), inputs=x)
+    layer.add_update((seen, x.mean() * 2), inputs=x)
+    assert len(model.losses) == len(model.updates) == 1
+    data = torch.ones(2, 4)
+    assert torch.equal(model(data), torch.full((2, 3), 4.0))
+    assert [float(loss.detach()) for loss in model.losses] == [24.0]
+    assert model.losses[0].requires_grad
+    model.compile("sgd", None)
+    assert model.evaluate(data, verbose=0) == 24.0
+    model.fit(data, verbose=0)
+    assert float(seen) == 2.0
+    assert model.get_weights()[0] == pytest.approx(1 - 0.01 * 2)
+    other = Input((4,))
+    assert Model(other, layer(other)).losses == []
+    inner = model(other)
+    assert len(Model(other, inner).losses) == 1
+
+
+def test_a_model_notices_what_is_added_after_its_first_calls():
+    x = Input((4,))
+    model = Model(x, Dense(3)(x))
+    data = torch.ones(2, 4)
+    for _ in range(3):
+        model(data)
+    assert model.losses == []
+    model.add_loss(x.sum())
+    assert torch.equal(model(data), model.layers[1](data))
+    assert [float(loss) for loss in model.losses] == [8.0]
+    chain = Sequential([Input((4,)), Dense(3)])
+    chain(data)
+    chain.add_loss(chain.input.sum())
+    chain(data)
+    assert [float(loss) for loss in chain.losses] == [8.0]

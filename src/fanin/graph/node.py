@@ -34,8 +34,8 @@ class Node:
 
     def __init__(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], specs: Any):
         self._layer = weakref.ref(layer)
-        self.args = args
-        self.kwargs = kwargs
+        self.args = tree_map(_itself, args)  # the caller may go on to change its lists
+        self.kwargs = tree_map(_itself, kwargs)
         self.input_tensors = symbols_in((args, kwargs))
         self.output_masks: list[SymbolicTensor | None] = []
         self._noted: list[tuple[str, Any, list[Any] | None, object]] = []
@@ -68,6 +68,24 @@ class Node:
     def output_tensors(self) -> list[SymbolicTensor]:
         """The outputs, made anew if nobody kept them."""
         return [self.symbol(index) for index in range(self.returned)]
+
+    @property
+    def paths(self) -> list[tuple[Any, ...]]:
+        """Where each output stands in what the call returns: () for a single tensor, (1, "a") for value[1]["a"]."""
+        found: list[tuple[Any, ...]] = [()] * self.returned
+
+        def walk(value: Any, path: tuple[Any, ...]) -> None:
+            if isinstance(value, _Slot):
+                found[value.index] = path
+            elif isinstance(value, (list, tuple)):
+                for place, item in enumerate(value):
+                    walk(item, (*path, place))
+            elif isinstance(value, dict):
+                for key, item in value.items():
+                    walk(item, (*path, key))
+
+        walk(self._structure, ())
+        return found
 
     @property
     def outputs(self) -> Any:
@@ -123,6 +141,10 @@ class Node:
         return f"<Node {self.index} of {layer.name if layer is not None else 'a dropped layer'!r} from [{sources}]>"
 
 
+def _itself(leaf: Any) -> Any:
+    return leaf
+
+
 class _Slot:
     """Where output `index` stands in the returned structure."""
 
@@ -142,9 +164,9 @@ class FunctionCall:
 
     __slots__ = ("__weakref__", "_outbound", "function", "inbound_nodes", "name")
 
-    def __init__(self, function: Callable[..., Any]):
+    def __init__(self, function: Callable[..., Any], name: str | None = None):
         self.function = function
-        self.name = unique_name(function_name(function).strip("_"))
+        self.name = name or unique_name(function_name(function).strip("_"))
         self.inbound_nodes: list[Node] = []
         self._outbound: list[weakref.ref[Node]] = []
 
@@ -179,8 +201,10 @@ def _from_numpy(leaf: Any) -> Any:
     return torch.tensor(leaf) if isinstance(leaf, np.ndarray) else leaf
 
 
-def record(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def record(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], call_name: str | None = None) -> Any:
     """Make a node of a torch function called on symbolic tensors, and return its symbolic result.
+
+    `call_name` is the name of the call in the graph; by default the function's, made unique.
 
     Raises TypeError where recording would freeze something that should stay alive: a Parameter captured from a
     module, or the train or eval mode of dropout and batch norm.
@@ -202,13 +226,19 @@ def record(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     except Exception as error:
         shapes = ", ".join(f"{symbol.name}: {symbol.shape}" for symbol in symbols_in((args, kwargs)))
         raise ValueError(f"torch.{name} cannot take symbolic tensors of these shapes ({shapes}): {error}") from error
-    call = FunctionCall(function)
+    call = FunctionCall(function, call_name)
     return Node(call, args, kwargs, specs).outputs
 
 
 def ancestors(symbols: Iterable[SymbolicTensor]) -> list[Node]:
     """All nodes that lead to `symbols`, each after those it depends on. No recursion, however deep the graph."""
+    return traverse(symbols)[0]
+
+
+def traverse(symbols: Iterable[SymbolicTensor]) -> tuple[list[Node], list[Node]]:
+    """The nodes that lead to `symbols`, depth first, twice: in an order that runs, and in the order of first sight."""
     order: list[Node] = []
+    seen: dict[int, Node] = {}
     done: set[int] = set()
     stack: list[tuple[Node, bool]] = [(symbol.node, False) for symbol in reversed(list(symbols))]
     while stack:
@@ -219,9 +249,10 @@ def ancestors(symbols: Iterable[SymbolicTensor]) -> list[Node]:
             done.add(id(node))
             order.append(node)
             continue
+        seen.setdefault(id(node), node)
         stack.append((node, True))
         stack.extend((symbol.node, False) for symbol in reversed(node.input_tensors) if id(symbol.node) not in done)
-    return order
+    return order, list(seen.values())
 
 
 def depends_on(symbol: Any, sources: Iterable[Any]) -> bool:

@@ -23,6 +23,27 @@ class Attributes(nn.Module):
 
     _aliases: dict[str, str]
     _unnamed: set[str]
+    _own_lists: frozenset[str] = frozenset()  # attributes that may list modules without owning them
+
+    def _adopt_lists(self) -> None:
+        """Make lists and dicts of modules, `self.blocks = [Dense(8), Dense(8)]`, part of the module, as Keras does.
+
+        They stand among the modules where the attribute was set, so that weights and layers have Keras's order.
+        """
+        order = {name: (place, 1) for place, name in enumerate(self._modules)}
+        set_after: dict[str, int] = self.__dict__.get("_set_after", {})
+        adopted = False
+        for name, value in list(self.__dict__.items()):
+            items = list(value.values()) if type(value) is dict else value if type(value) in (list, tuple) else ()
+            if items and name not in self._own_lists and all(isinstance(item, nn.Module) for item in items):
+                if name == "_modules":
+                    continue
+                del self.__dict__[name]
+                setattr(self, name, nn.ModuleDict(value) if isinstance(value, dict) else nn.ModuleList(value))
+                order[name] = (set_after.get(name, len(order)), 0)
+                adopted = True
+        for name in sorted(order, key=lambda name: order[name]) if adopted else ():
+            self._modules[name] = self._modules.pop(name)
 
     def __getattr__(self, name: str) -> Any:
         """Names of weights, and the true reason why a property has no value: nn.Module would replace it."""
@@ -55,6 +76,8 @@ class Attributes(nn.Module):
                 return
         if isinstance(value, nn.Module) and not self.__dict__.get("_trainable", True):
             set_trainable(value, False)  # a part of a frozen layer
+        elif type(value) in (list, tuple, dict) and "_modules" in self.__dict__:
+            self.__dict__.setdefault("_set_after", {})[name] = len(self._modules)  # for `_adopt_lists`
         super().__setattr__(name, value)
 
     def _rename(self, owned: str, name: str) -> None:

@@ -27,6 +27,7 @@ class Building(Variables):
     fails.
     """
 
+    _adopt_lists: Any
     _build_shape: Any
     _scope: str | None
     input_spec: Any
@@ -72,6 +73,7 @@ def _once(build: Callable[..., None]) -> Callable[..., None]:
                     f"Layer {self.name!r} is not built, so the export would hold none of its weights. "
                     "Call it once, or build it, before torch.export."
                 )
+            self._adopt_lists()
             waiting = [p for p in self._parameters.values() if isinstance(p, Placeholder)]
             before = {*self._parameters}, {*self._buffers}, {*self._modules}, waiting, self.input_spec
             self.__dict__["_building"] = threading.get_ident()

@@ -23,6 +23,7 @@ from fanin.graph.symbolic import SymbolicTensor, is_symbolic
 from fanin.graph.tree import leaves, tree_map
 from fanin.layers.attributes import Attributes
 from fanin.layers.building import Building
+from fanin.layers.carried import carrying, masks_of
 from fanin.layers.convert import as_tensor, checked_cast
 from fanin.layers.copies import Copies
 from fanin.layers.history import History
@@ -30,7 +31,7 @@ from fanin.layers.input_spec import check_inputs
 from fanin.layers.ledger import Ledger
 from fanin.layers.scope import CallScope, Entry, Record, current
 from fanin.layers.shapes import first_shape, known_shape
-from fanin.layers.symbolic_call import call_symbolically, output_shape
+from fanin.layers.symbolic_call import call_symbolically, declared_specs, output_shape
 from fanin.registry import Family, deserialize, serialize, snake_case
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -82,7 +83,7 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
     def __new__(cls, *args: Any, **kwargs: Any) -> Layer:
         """Note the arguments, so that a subclass without `get_config` can be described by them."""
         layer: Layer = super().__new__(cls)
-        if _is_described_by_arguments(cls):
+        if cls._is_described_by_arguments():
             object.__setattr__(layer, "_init_arguments", (args, kwargs))
         return layer
 
@@ -134,6 +135,14 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
         """
         return output_shape(self, input_shape)
 
+    def _says_shape(self) -> bool:
+        """Whether the output shape is known without trying the layer."""
+        return type(self).compute_output_shape is not Layer.compute_output_shape
+
+    def _output_specs(self, args: tuple[Any, ...]) -> Any:
+        """The specs of the outputs for symbolic arguments, from `compute_output_shape`, in the compute dtype."""
+        return declared_specs(self, args)
+
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """The mask of the output. Hands `mask` through where `supports_masking`; else TypeError for a real mask."""
         if not self.supports_masking and any(item is not None for item in leaves(mask)):
@@ -147,6 +156,7 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
         if (
             type(inputs) is Tensor and not args and not kwargs and inputs.dtype is self._direct_dtype
             and inputs.ndim > 1 and inputs.shape[-1] == self._direct_size
+            and getattr(inputs, "_keras_mask", None) is None
         ):  # fmt: skip
             return self.call(inputs)  # the short way: `_find_short_way` saw that there is nothing else to do
         if inputs is not None or args:
@@ -159,6 +169,8 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
         training, mask = kwargs.pop("training", None), kwargs.pop("mask", None)
         if not args and kwargs:
             args, kwargs = self._with_inputs_first(kwargs)
+        if mask is None and args:
+            mask = masks_of(args[0])
         args, kwargs = tree_map(self._convert, args), tree_map(self._convert, kwargs)
         if args and not all(leaf is None or isinstance(leaf, torch.Tensor) for leaf in leaves(args[0])):
             raise TypeError(f"Layer {self.name!r} takes tensors or arrays, found {_shortened(args[0])}.")
@@ -178,6 +190,8 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
         current.scope = scope
         try:
             outputs = self.call(*args, **kwargs, **self._call_context(training, mask))
+            if mask is not None or self.makes_masks():
+                outputs = self._with_masks(args[0], outputs, mask)
             if self.activity_regularizer is not None:
                 self._penalize_activity(args, outputs, scope.record)
         finally:
@@ -213,6 +227,16 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
         """Whether it has a `compute_mask` of its own."""
         return type(self).compute_mask is not Layer.compute_mask
 
+    def _with_masks(self, inputs: Any, outputs: Any, mask: Any) -> Any:
+        """The outputs of a call on tensors, carrying their masks."""
+        if not self.passes_masks():
+            return outputs
+        return carrying(outputs, self.compute_mask(inputs, mask), inputs)
+
+    def _saved_layers(self) -> list[Any]:
+        """The layers that files list by class and number, as those of a Sequential."""
+        return []
+
     def warn_of_lost_mask(self) -> None:
         """Say that a mask ends at this layer."""
         warnings.warn(f"Layer {self.name!r} does not support masking: the mask ends here.", stacklevel=2)
@@ -233,7 +257,7 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
     def _find_short_way(self) -> None:
         """A layer with nothing to record, resolve or check but one input's rank and last size skips the rest."""
         spec = self.input_spec
-        simple = self._call_adds_nothing() and self.activity_regularizer is None
+        simple = self._call_adds_nothing() and self.activity_regularizer is None and not self.makes_masks()
         if simple and spec is not None and set(spec.axes) == {-1} and spec.min_ndim == 2 and spec.shape is None:
             self.__dict__["_direct_dtype"], self.__dict__["_direct_size"] = self._compute, spec.axes[-1]
 
@@ -304,7 +328,7 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
         described = {"name": self.name, "trainable": self.trainable, "dtype": serialize(self.dtype_policy)}
         if self.activity_regularizer is not None:
             described["activity_regularizer"] = regularizers.serialize(self.activity_regularizer)
-        if _is_described_by_arguments(type(self)):
+        if self._is_described_by_arguments():
             described.update(self._described_arguments())
         return described
 
@@ -330,9 +354,14 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Layer:
         """A layer equal to the one that `get_config` described; its weights are new. `config` is left unchanged."""
-        if _is_described_by_arguments(cls):
+        if cls._is_described_by_arguments():
             config = {key: deserialize(value) for key, value in config.items()}
         return cls(**config)
+
+    @classmethod
+    def _is_described_by_arguments(cls) -> bool:
+        """Whether the class leaves it to `Layer` to describe the arguments that it adds."""
+        return cls.get_config is Layer.get_config and cls.__init__ is not Layer.__init__
 
     def get_build_config(self) -> dict[str, Any] | None:
         """The input shape that the layer was built for, as plain JSON data, or None."""
@@ -349,11 +378,6 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
     def extra_repr(self) -> str:
         """The name, for `print(layer)`."""
         return f"name={self.name!r}"
-
-
-def _is_described_by_arguments(cls: type[Layer]) -> bool:
-    """Whether the class leaves it to `Layer` to describe the arguments that it adds."""
-    return cls.get_config is Layer.get_config and cls.__init__ is not Layer.__init__
 
 
 def _shortened(value: Any) -> str:

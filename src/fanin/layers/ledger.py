@@ -10,11 +10,17 @@ from torch import nn
 
 from fanin import regularizers
 from fanin.graph.node import Node, depends_on
-from fanin.graph.symbolic import SymbolicTensor
+from fanin.graph.symbolic import SymbolicTensor, is_symbolic
 from fanin.graph.tree import leaves
 from fanin.layers.scope import Entry, Record, current
 
 _Kind = str  # "losses" or "updates"
+
+
+class Noted:
+    """How many losses and updates with symbolic values were added outside calls: models look for theirs anew."""
+
+    count = 0
 
 
 class Ledger(nn.Module):
@@ -52,7 +58,7 @@ class Ledger(nn.Module):
                     "Add a function without arguments instead: add_loss(lambda: ...).",
                     stacklevel=2,
                 )
-        self._note(self._kept_losses, values, inputs)
+        self._keep(self._kept_losses, values, inputs)
 
     def add_update(self, updates: Any, inputs: Any = None) -> None:
         """Add an update, or a list of them, to run after each training step.
@@ -67,7 +73,10 @@ class Ledger(nn.Module):
         record = self._running_record()
         if record is not None and not self.trainable and not current.scope.trial:  # type: ignore[union-attr]
             return
-        self._note(self._kept_updates if record is None else record.updates, values, inputs)
+        if record is None:
+            self._keep(self._kept_updates, values, inputs)
+        else:
+            self._note(record.updates, values, inputs)
 
     def _running_record(self) -> Record | None:
         """The record of the call in progress, if it is this layer's or that of one around it; not in `build`."""
@@ -76,6 +85,10 @@ class Ledger(nn.Module):
             return None
         inside = scope.layer is self or any(module is self for module in scope.layer.modules())
         return scope.record if inside else None
+
+    def _keep(self, target: list[Entry], values: list[Any], inputs: Any) -> None:
+        self._note(target, values, inputs)
+        Noted.count += is_symbolic(values)
 
     def _note(self, target: list[Entry], values: list[Any], inputs: Any) -> None:
         given = None if inputs is None else list(leaves(inputs))
@@ -111,7 +124,10 @@ class Ledger(nn.Module):
     def _entries(self, kind: _Kind, conditional: bool = True) -> list[Any]:
         """The values kept for good, then those of the last real call, or else of the symbolic calls."""
         called = self._symbolic_entries(kind) if self._record is None else self._real_entries(kind)
-        entries = [entry for entry in self._kept_entries(kind) + called if conditional or entry.inputs is None]
+        kept = self._kept_entries(kind)
+        if self._record is not None and kind == "losses":
+            kept = [entry for entry in kept if not is_symbolic(entry.value)]  # the real call had their values
+        entries = [entry for entry in kept + called if conditional or entry.inputs is None]
         return [_value(entry, kind) for entry in entries]
 
     def _entries_for(self, kind: _Kind, inputs: Any) -> list[Any]:

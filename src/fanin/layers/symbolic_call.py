@@ -52,10 +52,9 @@ def prepare(layer: Any, inputs: Any) -> None:
 
 def infer_call(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Trial | None, Record | None]:
     """The specs of what `layer` returns, and, unless its `call` is pure, the trial that showed them and its record."""
-    shape_method = type(layer).compute_output_shape
-    says_shape = getattr(shape_method, "__qualname__", "") != "Layer.compute_output_shape"
+    says_shape = layer._says_shape()
     if says_shape and layer._call_adds_nothing():
-        return _declared(layer, args), None, None
+        return layer._output_specs(args), None, None
     records: list[Record] = []
 
     def attempt(*fake_args: Any, **fake_kwargs: Any) -> Any:
@@ -73,7 +72,7 @@ def infer_call(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tup
         raise
     except Exception as error:
         if says_shape:
-            return _declared(layer, args), None, None
+            return layer._output_specs(args), None, None
         shapes = ", ".join(f"{symbol.name}: {symbol.shape}" for symbol in symbols_in((args, kwargs)))
         raise ValueError(
             f"Layer {layer.name!r} could not be tried on symbolic tensors ({shapes}): {error}. "
@@ -95,7 +94,7 @@ def _probe(layer: Any, shape: Any) -> SymbolicTensor:
     return input_symbol(FunctionCall(_probe), tuple(shape), layer.dtype_policy.compute)
 
 
-def _declared(layer: Any, args: tuple[Any, ...]) -> Any:
+def declared_specs(layer: Any, args: tuple[Any, ...]) -> Any:
     """Specs from `compute_output_shape`, in the compute dtype."""
     shapes = layer.compute_output_shape(tree_map(lambda leaf: leaf.shape, args[0]))
     dtype = layer.dtype_policy.compute

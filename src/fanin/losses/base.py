@@ -18,6 +18,7 @@ from torch import Tensor
 from fanin import config
 from fanin.dtypes import as_dtype, as_policy, dtype_name
 from fanin.errors import DataError
+from fanin.masks import both, get_mask
 from fanin.registry import snake_case
 
 REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)
@@ -79,6 +80,16 @@ def divide_or_zero(total: Tensor, divisor: Tensor) -> Tensor:
     """`total / divisor`, and 0 (with gradient 0) where the divisor is 0."""
     empty = divisor == 0
     return torch.where(empty, 0.0, total / torch.where(empty, 1.0, divisor))
+
+
+def mask_for(values: Tensor, y_pred: Any) -> Tensor | None:
+    """The mask that predictions carry, shaped like `values` (B, ...); None if they carry none."""
+    mask = get_mask(y_pred)
+    if mask is None:
+        return None
+    if mask.ndim > values.ndim and mask.shape[-1] == 1:
+        mask = mask.squeeze(-1)
+    return mask.reshape(*mask.shape, *[1] * (values.ndim - mask.ndim)).expand_as(values)
 
 
 def reduce_values(
@@ -175,12 +186,13 @@ class Loss:
 
         Args:
             y_true: targets; tensor, array or list.
-            y_pred: predictions, (B, ...).
+            y_pred: predictions, (B, ...); where they carry a mask, only what it lets through counts.
             sample_weight: weights, one per row or one per value; None for 1.
         """
         true, pred = self.prepare(y_true, y_pred)
         values = self.call(true, pred)
-        return reduce_values(values, sample_weight, self.mask(true, pred), self.reduction, self.name)
+        mask = both(self.mask(true, pred), mask_for(values, y_pred))
+        return reduce_values(values, sample_weight, mask, self.reduction, self.name)
 
     def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
         """Look at all targets once, before training, and refuse those that cannot be learnt.

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanin.losses.base import Loss, divide_or_zero, to_tensor
+from fanin.losses.base import Loss, divide_or_zero, mask_for, to_tensor
+from fanin.masks import both
 from fanin.metrics.base import Metric, Variables, accumulator_dtype, as_pair, weighted_total
 from fanin.registry import deserialize, serialize
 
@@ -87,6 +88,7 @@ class MeanMetricWrapper(Mean):
         """New variables after one batch of targets and predictions."""
         true, pred = as_pair(y_true, y_pred)
         values, mask = self.values(true, pred)
+        mask = both(mask, mask_for(values, y_pred)) if values.ndim else mask
         return self.add(variables, values, sample_weight, mask, pred.shape[0] if pred.ndim else 1)
 
     def get_config(self) -> dict[str, Any]:

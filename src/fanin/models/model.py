@@ -3,25 +3,75 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from fanin.formats import archive
-from fanin.layers.layer import Layer
+from torch import nn
+
+from fanin.formats import archive, onnx, weights
+from fanin.models.graph_config import describe, rebuild
+from fanin.models.network import Network
+from fanin.models.steps import Steps
 from fanin.models.summary import print_summary
-from fanin.registry import serialize
+from fanin.registry import Family, custom_object_scope, serialize
 from fanin.training import loop
 from fanin.training.compiled import Compiled
 
 
-class Model(Layer):
-    """A layer that can be trained. In eval mode except inside `fit` and `train_on_batch`."""
+class Model(Steps):
+    """A layer that can be trained: a graph, `Model(inputs, outputs)`, or a subclass with a `call` of its own.
 
-    def _compiled(self) -> Compiled:
-        compiled: Compiled | None = self.__dict__.get("_compiled_with")
-        if compiled is None:
-            raise RuntimeError(f"Model {self.name!r} is not compiled: call model.compile(optimizer, loss) first.")
-        return compiled
+    Args:
+        inputs: what `fanin.Input` returned: one, or a nested list, tuple or dict.
+        outputs: symbolic tensors computed from them, likewise.
+        name: default "functional" for a graph, else the class name in snake case, made unique.
+        trainable: whether the weights train.
+        **kwargs: dtype and the other arguments of a layer.
+
+    A graph is checked once and lowered to straight-line code that calls only the layers it needs. A subclass sets its
+    layers as attributes (lists of layers too) and writes `call`. Models are in eval mode except inside `fit` and
+    `train_on_batch`; `state_dict` keys of a graph are positions, input layers not counted: "0.kernel".
+
+    Raises ValueError for an input that is not an Input or comes twice, an output that is not a symbolic tensor or
+    depends on other Inputs, and two layers of one name. After Keras's `Model`.
+
+    >>> from fanin.layers import Dense, Input
+    >>> one, two = Input((4,), name="one"), Input((3,), name="two")
+    >>> both = fanin.layers.concatenate([Dense(8, activation="relu")(one), two])
+    >>> model = Model([one, two], Dense(2)(both))
+    >>> model.output_shape
+    (None, 2)
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Model:
+        """`Model(inputs, outputs)` makes a `Functional`."""
+        graph = cls is Model and (args or "inputs" in kwargs or "outputs" in kwargs)
+        made: Model = super().__new__(Functional if graph else cls, *args, **kwargs)  # type: ignore[assignment]
+        return made
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        graph = dict(zip(("inputs", "outputs", "name"), args, strict=False))
+        if len(args) > 3 or any(key in kwargs for key in graph):
+            raise TypeError(f"{type(self).__name__} takes inputs, outputs and a name, found {len(args)} arguments.")
+        graph |= {key: kwargs.pop(key) for key in ("inputs", "outputs", "name") if key in kwargs}
+        super().__init__(name=graph.pop("name", None), **kwargs)
+        self.eval()
+        if graph:
+            if set(graph) != {"inputs", "outputs"}:
+                raise TypeError(f"Model {self.name!r}: give inputs and outputs, found only {', '.join(graph)}.")
+            self._connect(Network(graph["inputs"], graph["outputs"], f"Model {self.name!r}"))
+            if not self.__dict__["_trainable"]:
+                self.trainable = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As a layer's; a part that is set takes the model's train or eval mode."""
+        super().__setattr__(name, value)
+        if isinstance(value, nn.Module):
+            value.train(self.training)
+
+    def _known_outputs(self) -> tuple[Any, list[str] | None] | None:
+        """The shapes of the outputs and the names of their layers, if the model knows them before it is called."""
+        return None if self._network is None else (self.output_shape, self.output_names)
 
     def compile(  # Keras's meaning, not nn.Module's
         self,
@@ -31,6 +81,7 @@ class Model(Layer):
         metrics: Any = None,
         weighted_metrics: Any = None,
         run_eagerly: bool = False,
+        learning_rate_multipliers: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
         """Say how to train.
@@ -38,14 +89,23 @@ class Model(Layer):
         Args:
             optimizer: a name, a fanin optimizer, or torch.optim's: an instance, a class, or a function(parameters).
             loss: a name, a Loss, a torch.nn loss, or a callable (y_true, y_pred) -> value for each row, or a scalar.
-            loss_weights: a factor for the loss.
-            metrics: names, metrics (torchmetrics' too) or callables; sample weights do not touch them.
+                For several outputs one for all, or a list by position, or a dict by name (the keys of the outputs, or
+                the names of their layers); None for an output that is not trained.
+            loss_weights: a factor for each loss, likewise.
+            metrics: names, metrics (torchmetrics' too) or callables; sample weights do not touch them. For several
+                outputs a list or dict of such lists.
             weighted_metrics: likewise, with sample weights.
             run_eagerly: kept for Keras; the step always computes the same.
+            learning_rate_multipliers: pattern -> factor on the learning rate of the weights it matches, by the names of
+                layers and weights: {"embedding": 0.1, "*/bias": 2.0}. The last pattern that matches holds.
 
         Raises ValueError or TypeError for anything unknown; the model then stays as it was compiled before.
         """
-        compiled = Compiled(optimizer, loss, loss_weights, metrics, weighted_metrics, run_eagerly, kwargs)
+        others = {**kwargs, "learning_rate_multipliers": learning_rate_multipliers}
+        compiled = Compiled(optimizer, loss, loss_weights, metrics, weighted_metrics, run_eagerly, others)
+        known = self._known_outputs()
+        if known is not None:
+            compiled.arrange(*known)  # what fits no output fails now
         self.__dict__["_compiled_with"] = compiled
 
     @property
@@ -59,14 +119,10 @@ class Model(Layer):
         return self._compiled().given_loss
 
     @property
-    def metrics(self) -> list[Any]:
-        """The metrics of the last fit or evaluate."""
-        return self._compiled().metrics
-
-    @property
     def metrics_names(self) -> list[str]:
-        """The names of what `evaluate` returns: "loss" and the metrics."""
-        return ["loss", *self._compiled().metric_names]
+        """The names of what `evaluate` returns: "loss", the losses of several outputs, and the metrics."""
+        compiled = self._compiled()
+        return ["loss", *compiled.loss_names, *compiled.metric_names]
 
     def fit(
         self,
@@ -162,6 +218,32 @@ class Model(Layer):
         """Print a table of layers, output shapes and numbers of weights."""
         print_summary(self, line_length, print_fn)
 
+    @classmethod
+    def _is_described_by_arguments(cls) -> bool:
+        return cls.get_config is Model.get_config and cls.__init__ is not Model.__init__
+
+    def get_config(self) -> dict[str, Any]:
+        """The graph, with its layers and their configs, as plain JSON data in Keras's form; else the arguments."""
+        if self._network is None or self._is_described_by_arguments():
+            return super().get_config()
+        return {"name": self.name, "trainable": self.trainable, **describe(self._network, Functional)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
+        """A model with new weights from what `get_config` gave; Keras 2's and 3's configs too."""
+        with custom_object_scope(custom_objects):
+            if "input_layers" not in config:
+                return super().from_config(config)
+            inputs, outputs = rebuild(config, models, Functional)
+            model = cls(inputs, outputs, name=config.get("name"))
+        if config.get("trainable") is False:
+            model.trainable = False
+        return model
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """As a layer's; a graph knows its shapes."""
+        return None if self._network is not None else super().get_build_config()
+
     def to_json(self, **kwargs: Any) -> str:
         """The architecture as JSON, in Keras's form; kwargs go to json.dumps."""
         return json.dumps(serialize(self), **kwargs)
@@ -173,6 +255,32 @@ class Model(Layer):
         """
         archive.save_model(self, filepath, overwrite=overwrite)
 
+    def save_weights(self, filepath: Any, overwrite: bool = True) -> None:
+        """Write the weights: to `.weights.h5` as Keras does, or to `.safetensors` under the names of `state_dict`."""
+        weights.save_weights(self, filepath, overwrite)
+
+    def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
+        """Read weights that `save_weights` wrote, here or in Keras, or a legacy `.h5`. A failed load changes nothing.
+
+        Args:
+            filepath: `.weights.h5`, `.safetensors` or `.h5`.
+            skip_mismatch: whether weights that do not fit are left out, with a warning that lists them.
+            **kwargs: by_name=True, for a legacy `.h5`.
+        """
+        weights.load_weights(self, filepath, skip_mismatch, **kwargs)
+
+    def export(self, filepath: Any, format: str = "onnx", **kwargs: Any) -> None:
+        """Write the prediction to an ONNX file with a dynamic batch; needs `pip install 'fanin[onnx]'`.
+
+        Args:
+            filepath: a path that ends in ".onnx".
+            format: "onnx".
+            **kwargs: as for `fanin.formats.onnx.export_onnx`.
+        """
+        if format != "onnx":
+            raise ValueError(f"export: format must be 'onnx', found {format!r}.")
+        onnx.export_onnx(self, filepath, **kwargs)
+
     def get_compile_config(self) -> dict[str, Any] | None:
         """How the model was compiled, as plain JSON data, or None."""
         compiled = self.__dict__.get("_compiled_with")
@@ -181,6 +289,14 @@ class Model(Layer):
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as `get_compile_config` described."""
         self.__dict__["_compiled_with"] = Compiled.from_config(config)
+
+
+models: Family[Model] = Family("model", "keras", Model)
+
+
+@models.entry("Model", module="keras.src.models.functional")
+class Functional(Model):
+    """What `fanin.Model(inputs, outputs)` returns: the graph between two ends."""
 
 
 def _returned(logs: dict[str, float], return_dict: bool) -> Any:

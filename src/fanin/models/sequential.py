@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from fanin.config import unique_name
 from fanin.dtypes import DTypePolicy
-from fanin.graph.node import Node, ancestors
 from fanin.graph.symbolic import SymbolicTensor
 from fanin.layers.input_layer import InputLayer
 from fanin.layers.layer import Layer, family
 from fanin.layers.module import TorchModule, run_module
 from fanin.layers.shapes import known_shape
-from fanin.models.model import Model
-from fanin.registry import Family, custom_object_scope, deserialize, serialize, snake_case
-
-models: Family[Model] = Family("model", "keras", Model)
+from fanin.masks import with_mask
+from fanin.models.model import Model, models
+from fanin.models.network import Network
+from fanin.registry import custom_object_scope, deserialize, serialize, snake_case
 
 
 @models.entry()
@@ -45,6 +45,9 @@ class Sequential(Model):
     torch.Size([4, 10])
     """
 
+    _chain: Network | None = None
+    _own_lists = frozenset(["_given", "_operations"])
+
     def __init__(
         self,
         layers: Iterable[Any] | nn.Module | None = None,
@@ -54,8 +57,8 @@ class Sequential(Model):
     ):
         super().__init__(name=name, trainable=trainable, **kwargs)
         own = self.__dict__
-        own["_given"], own["_operations"], own["_runs"], own["_taken"] = [], [], [], set()
-        own["_input_layer"], own["_symbol"], own["_makes_masks"] = None, None, False
+        own["_given"], own["_operations"], own["_taken"] = [], [], set()
+        own["_input_layer"], own["_symbol"] = None, None
         given = [layers] if isinstance(layers, nn.Module) else list(layers or ())
         for layer in given:
             self.add(layer)
@@ -95,13 +98,12 @@ class Sequential(Model):
         self._given.append(layer)
         self._taken.add(operation.name)
         self._operations.append(operation)
-        self._runs.append(layer if isinstance(layer, Layer) else functools.partial(run_module, layer))
-        self.__dict__["_makes_masks"] = self._makes_masks or operation.makes_masks()
         layer.eval()
         if not self.__dict__["_trainable"]:
             operation.trainable = False
         if self._symbol is not None:
             self._become_built()
+            self._forget_network()
         elif self.built:  # called before, on layers that cannot be tried on symbols
             self.built = False
 
@@ -116,10 +118,9 @@ class Sequential(Model):
         if not self._given:
             raise TypeError(f"Sequential {self.name!r} has no layer to pop.")
         operation, layer = self._operations.pop(), self._given.pop()
-        self._runs.pop()
         self._taken.discard(operation.name)
         del self._modules[str(len(self._given))]
-        self.__dict__["_makes_masks"] = any(operation.makes_masks() for operation in self._operations)
+        self._forget_network()
         if self._symbol is not None:
             node = self._symbol.node
             self.__dict__["_symbol"] = node.input_tensors[0]
@@ -145,6 +146,7 @@ class Sequential(Model):
                 del operation.inbound_nodes[count:]
             raise
         self.__dict__["_input_layer"], self.__dict__["_symbol"] = layer, symbol
+        self._forget_network()
         self._become_built()
 
     def _become_built(self) -> None:
@@ -160,25 +162,56 @@ class Sequential(Model):
             if shape:
                 self.build((None, *shape[1:]))
 
-    # --- calling ---------------------------------------------------------------------------------------------
+    # --- the graph -------------------------------------------------------------------------------------------
+
+    @property
+    def _network(self) -> Network | None:  # type: ignore[override]
+        """The chain as a graph, made when it is asked for; None while the input shape is unknown."""
+        if self._chain is None and self._symbol is not None:
+            source = self._input_layer.inbound_nodes[0].symbol(0)
+            self.__dict__["_chain"] = Network(source, self._symbol, f"Sequential {self.name!r}")
+        return self._chain
+
+    def _forget_network(self) -> None:
+        self.__dict__["_chain"] = None
+        self._forget_code()
+
+    def _graph(self, asked: str) -> Network:
+        if self._network is None:
+            raise AttributeError(
+                f"Sequential {self.name!r} does not know its input shape yet, so it has no {asked!r}. Begin it with "
+                "fanin.Input(shape), call it, or build it."
+            )
+        return self._network
+
+    def _ends(self, asked: str) -> Network:
+        return self._graph(asked)
+
+    def _known_outputs(self) -> tuple[Any, list[str] | None]:
+        return super()._known_outputs() or ((None,), None)  # always one
+
+    def _callable(self, operation: Any) -> Any:
+        """A layer, or the module that was given where only a layer can stand in a graph."""
+        given = isinstance(operation, TorchModule) and any(operation.module is module for module in self._given)
+        return functools.partial(run_module, operation.module) if given else operation
+
+    def _listed(self) -> list[Any]:
+        return list(self._operations)
+
+    def _saved_layers(self) -> list[Any]:
+        return self.layers
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """The last layer's output."""
-        if mask is None and not self._makes_masks:
-            for run in self._runs:
-                inputs = run(inputs)
-        else:
-            inputs = self._run_with_mask(inputs, mask)
+        # A tracer cannot write code; what it traces of the loop is the same.
+        if self._symbol is not None and (self._run is not None or not torch.compiler.is_compiling()):
+            return super().call(inputs, training, mask)
+        if mask is not None:
+            inputs = with_mask(inputs, mask)
+        for operation in self._operations:
+            inputs = self._callable(operation)(inputs)
         if not self.built:
             self._mark_built()
-        return inputs
-
-    def _run_with_mask(self, inputs: Any, mask: Any) -> Any:
-        """Hand the mask along the chain: each layer gets it, and says what mask its output has."""
-        for operation in self._operations:
-            outputs = operation(inputs) if mask is None else operation(inputs, mask=mask)
-            mask = operation.compute_mask(inputs, mask) if operation.passes_masks() else None
-            inputs = outputs
         return inputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -186,53 +219,6 @@ class Sequential(Model):
         for operation in self._operations:
             input_shape = operation.compute_output_shape(input_shape)
         return input_shape
-
-    def _call_adds_nothing(self) -> bool:
-        return all(op._call_adds_nothing() and op.activity_regularizer is None for op in self._operations)
-
-    # --- graph -----------------------------------------------------------------------------------------------
-
-    @property
-    def inputs(self) -> list[SymbolicTensor]:
-        """The symbolic input, in a list. AttributeError while the input shape is unknown."""
-        return [self._own_symbols()[0]]
-
-    @property
-    def outputs(self) -> list[SymbolicTensor]:
-        """The symbolic output, in a list. AttributeError while the input shape is unknown."""
-        return [self._own_symbols()[1]]
-
-    @property
-    def input(self) -> SymbolicTensor:
-        """The symbolic input of the chain."""
-        return self._own_symbols()[0]
-
-    @property
-    def output(self) -> SymbolicTensor:
-        """The symbolic output of the chain."""
-        return self._own_symbols()[1]
-
-    @property
-    def input_shape(self) -> Any:
-        """The shape of the input, with the batch."""
-        return self._own_symbols()[0].shape
-
-    @property
-    def output_shape(self) -> Any:
-        """The shape of the output, with the batch."""
-        return self._own_symbols()[1].shape
-
-    def _own_symbols(self) -> tuple[SymbolicTensor, SymbolicTensor]:
-        if self._symbol is None or self._input_layer is None:
-            raise AttributeError(
-                f"Sequential {self.name!r} does not know its input shape yet. Begin it with fanin.Input(shape), "
-                "call it, or build it."
-            )
-        return self._input_layer.inbound_nodes[0].symbol(0), self._symbol
-
-    def _ledger_nodes(self) -> list[Node]:
-        chain = [] if self._symbol is None else ancestors([self._symbol])
-        return [*chain, *self.inbound_nodes]
 
     # --- config ----------------------------------------------------------------------------------------------
 
@@ -253,7 +239,7 @@ class Sequential(Model):
         return own
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Sequential:
+    def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Sequential:
         """A model with new weights from what `get_config` gave; Keras 2's and 3's configs too."""
         if isinstance(config, list):  # Keras 1 and early Keras 2: only the layers
             config = {"layers": config}
@@ -275,22 +261,18 @@ class Sequential(Model):
     def _state_to_copy(self) -> dict[str, Any]:
         """As a layer's; the symbolic chain is made anew in the copy."""
         state = super()._state_to_copy()
-        state.update(_symbol=None, _runs=[], _operations=[])
-        state["_wrapped"] = {i: op.name for i, op in enumerate(self._operations) if op is not self._given[i]}
+        state.update(_symbol=None, _chain=None, _operations=[])
+        del state["_network"]
         return state
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        names = state.pop("_wrapped")
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._restore(names)
+    def _graph_to_copy(self) -> dict[int, str]:
+        """The names of the layers around modules; they are made anew."""
+        return {i: op.name for i, op in enumerate(self._operations) if op is not self._given[i]}
 
-    def _restore(self, names: dict[int, str]) -> None:
+    def _graph_from_copy(self, kept: dict[int, str]) -> None:
         layer, self.__dict__["_input_layer"] = self._input_layer, None
-        operations = [TorchModule(m, name=names[i]) if i in names else m for i, m in enumerate(self._given)]
-        runs: list[Callable[[Any], Any]] = [
-            functools.partial(run_module, m) if i in names else m for i, m in enumerate(self._given)
-        ]
-        self.__dict__["_operations"], self.__dict__["_runs"] = operations, runs
+        operations = [TorchModule(m, name=kept[i]) if i in kept else m for i, m in enumerate(self._given)]
+        self.__dict__["_operations"] = operations
         if layer is not None:
             self._chain_from(InputLayer(batch_shape=layer.batch_shape, dtype=layer.dtype, name=layer.name))
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from fanin import losses, metrics, optimizers
-from fanin.graph.tree import as_list, leaves
+from fanin.errors import DataError
+from fanin.graph.tree import leaves
 from fanin.registry import serialize
+from fanin.training import multipliers
+from fanin.training.outputs import Output, choose, metric_names, names_of, paths, spread
 
 Variables = dict[str, torch.Tensor]
 
@@ -18,12 +23,15 @@ class Compiled:
 
     Args:
         optimizer: a name, one of ours, or torch.optim's: instance, class, or function of the parameters.
-        loss: an identifier, or None where only added losses train the model.
-        loss_weights: a factor for the loss, or a list with one.
-        given_metrics: identifiers of metrics that ignore sample weights.
-        given_weighted: identifiers of metrics that use them.
+        loss: an identifier, or one for each output in a list or dict; None where only added losses train the model.
+        loss_weights: a factor for each loss, likewise.
+        given_metrics: identifiers of metrics that ignore sample weights; for several outputs a list or dict of such.
+        given_weighted: identifiers of metrics that use them, likewise.
         run_eagerly: noted for the config.
-        others: further arguments of Keras's compile; those that would change the result are refused.
+        others: learning_rate_multipliers, see `multipliers.py`; and further arguments of Keras's compile: those that
+            would change the result are refused.
+
+    `bind` settles what depends on the outputs of a model; until then there are no `outputs`.
     """
 
     def __init__(
@@ -36,67 +44,134 @@ class Compiled:
         run_eagerly: bool = False,
         others: dict[str, Any] | None = None,
     ):
-        _refuse_unknown(others or {})
+        others = dict(others or {})
+        self.multipliers = multipliers.check(others.pop("learning_rate_multipliers", None))
+        _refuse_unknown(others)
         self.given_loss = loss
-        self.given_metrics = as_list(given_metrics)
-        self.given_weighted = as_list(given_weighted)
-        # "crossentropy" means one of three losses, by the shapes: `bind` settles which.
-        self.loss = None if loss is None else losses.resolve(loss, (None, 1), (1, 1))
-        self.loss_weight = _factor(loss_weights)
+        self.given_metrics = given_metrics
+        self.given_weighted = given_weighted
         self.given_loss_weights = loss_weights
         self.run_eagerly = bool(run_eagerly)
-        for identifier in self.given_metrics + self.given_weighted:
-            metrics.resolve(identifier, (None, 1), (1, 1))  # unknown names fail now, not at the first batch
+        # Unknown names fail now, not at the first batch. "crossentropy" is one of three, by shapes: any will do here.
+        for identifier in _identifiers(loss):
+            losses.resolve(identifier, (None, 1), (1, 1))
+        for identifier in _identifiers(given_metrics) + _identifiers(given_weighted):
+            metrics.resolve(identifier, (None, 1), (1, 1))
+        for factor in _identifiers(loss_weights):
+            _checked_factor(factor)
         self.torch_maker: Any = None
         if optimizers.is_torch(optimizer) or _is_factory(optimizer):
             self.optimizer: Any = optimizer if isinstance(optimizer, torch.optim.Optimizer) else None
             self.torch_maker = None if self.optimizer is not None else optimizer
         else:
             self.optimizer = optimizers.get(optimizer)
-        self.plain: list[Any] = []
-        self.weighted: list[Any] = []
+        self.outputs: list[Output] = []
         self.metric_names: list[str] = []
         self._bound_to: Any = None
 
+    @property
+    def has_loss(self) -> bool:
+        """Whether there is a loss that needs targets."""
+        return bool(_identifiers(self.given_loss))
+
     # --- made ready for a model ------------------------------------------------------------------------------
 
-    def bind(self, model: Any, output_shape: tuple[int | None, ...], y: Any) -> None:
-        """Choose what "accuracy" means for these shapes, and make a torch optimizer that was given as a class."""
+    def arrange(self, shapes: Any, layer_names: list[str] | None) -> list[Output]:
+        """The outputs of a model, with identifiers in place of losses and metrics. ValueError for what fits none.
+
+        Args:
+            shapes: a structure of shapes, like what the model returns.
+            layer_names: the names of the layers of the outputs, where there is a graph.
+        """
+        found = paths(shapes)
+        names: list[Any] = [None] if len(found) == 1 else names_of([path for path, _ in found], layer_names)
+        known = names_of([path for path, _ in found], layer_names) if len(found) == 1 else names
+        parts = zip(
+            names,
+            found,
+            spread(self.given_loss, known, "loss"),
+            spread(self.given_loss_weights, known, "loss_weights"),
+            spread(self.given_metrics, known, "metrics", several=True),
+            spread(self.given_weighted, known, "weighted_metrics", several=True),
+            strict=True,
+        )
+        return [
+            Output(
+                name, path, loss, None if factor is None else float(factor), _identifiers(plain), _identifiers(weighted)
+            )
+            for name, (path, _), loss, factor, plain, weighted in parts
+        ]
+
+    def bind(self, model: Any, output_shape: Any, y: Any) -> None:
+        """Settle losses and metrics for these outputs and targets, and make a torch optimizer given as a class."""
         if self.torch_maker is not None and self.optimizer is None:
             self.optimizer = self.torch_maker([p for p in model.parameters() if p.requires_grad])
             if not isinstance(self.optimizer, torch.optim.Optimizer):
                 raise TypeError(f"compile: the optimizer function returned {self.optimizer!r}, no torch optimizer.")
-        y_shape = tuple(next(leaves(y)).shape) if y is not None else output_shape
-        key = (tuple(output_shape), len(y_shape), y_shape[-1] if len(y_shape) > 1 else None)
-        if self._bound_to != key:
-            self.loss = None if self.given_loss is None else losses.resolve(self.given_loss, output_shape, y_shape)
-            self.plain = [metrics.resolve(given, output_shape, y_shape) for given in self.given_metrics]
-            self.weighted = [metrics.resolve(given, output_shape, y_shape) for given in self.given_weighted]
-            names = _names(self.given_metrics, self.plain, [])
-            self.metric_names = [*names, *_names(self.given_weighted, self.weighted, names)]
-            self._bound_to = key
+        multipliers.apply(self.optimizer, model, self.multipliers)
+        layer_names = model.output_names if getattr(model, "_network", None) is not None else None
+        outputs = self.arrange(output_shape, layer_names)
+        shapes = [shape for _, shape in paths(output_shape)]
+        targets = choose(outputs, y, "y", needed=self.has_loss)
+        y_shapes = [shape if t is None else tuple(t.shape) for shape, t in zip(shapes, targets, strict=True)]
+        key = [(shape, len(of), of[-1] if len(of) > 1 else None) for shape, of in zip(shapes, y_shapes, strict=True)]
+        if self._bound_to == key:
+            return
+        given = [output.plain for output in outputs], [output.weighted for output in outputs]
+        for output, shape, of in zip(outputs, shapes, y_shapes, strict=True):
+            output.loss = None if output.loss is None else losses.resolve(output.loss, shape, of)
+            output.plain = [metrics.resolve(metric, shape, of) for metric in output.plain]
+            output.weighted = [metrics.resolve(metric, shape, of) for metric in output.weighted]
+        self.outputs, self._shapes = outputs, shapes
+        self.metric_names = metric_names(outputs, *given)
+        self._bound_to = key
+
+    def check_targets(self, y: Any, name: str) -> None:
+        """Look at all targets before training: DataError that names the row for those that cannot be learnt."""
+        if not self.has_loss:
+            return
+        if y is None:
+            raise DataError(f"{name} is missing: the loss needs targets.")
+        for output, shape, target in zip(self.outputs, self._shapes, choose(self.outputs, y, name, True), strict=True):
+            if output.loss is not None:
+                shown = name if output.name is None else f"{name}[{output.name!r}]"
+                output.loss.check_targets(target, shape, shown)
 
     @property
     def metrics(self) -> list[Any]:
         """All metrics, those with sample weights last."""
-        return [*self.plain, *self.weighted]
+        plain = [metric for output in self.outputs for metric in output.plain]
+        return plain + [metric for output in self.outputs for metric in output.weighted]
+
+    @property
+    def loss_names(self) -> list[str]:
+        """The names of the losses of the outputs, where there are several."""
+        names = [f"{output.name}_loss" for output in self.outputs if output.loss is not None]
+        return names if len(names) > 1 else []
 
     def directions(self) -> dict[str, str | None]:
         """For each number that training gives, "max" if it should grow, "min" if it should shrink."""
-        found = {"loss": "min"} | {
-            n: metrics.direction(m) for n, m in zip(self.metric_names, self.metrics, strict=True)
-        }
+        found: dict[str, str | None] = dict.fromkeys(["loss", *self.loss_names], "min")
+        found |= {n: metrics.direction(m) for n, m in zip(self.metric_names, self.metrics, strict=True)}
         return found | {f"val_{name}": way for name, way in found.items()}
 
     # --- the parts of a step ---------------------------------------------------------------------------------
 
-    def compute_loss(self, y: Any, outputs: Any, weight: torch.Tensor | None) -> torch.Tensor:
-        """The scalar loss of one batch, without penalties."""
-        if self.loss is None:
+    def compute_loss(self, y: Any, outputs: Any, weight: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The scalar loss of one batch, without penalties, and the loss of each output where there are several."""
+        values, total = [], None
+        targets = choose(self.outputs, y, "y", needed=True)
+        weights = choose(self.outputs, weight, "sample_weight", needed=False)
+        for output, target, sample_weight in zip(self.outputs, targets, weights, strict=True):
+            if output.loss is None:
+                continue
+            values.append(output.loss(target, output.pick(outputs), sample_weight))
+            term = values[-1] if output.factor is None else values[-1] * output.factor
+            total = term if total is None else total + term
+        if total is None:
             first = next(leaves(outputs))
-            return torch.zeros((), dtype=first.dtype, device=first.device)
-        value = self.loss(y, outputs, weight)
-        return value if self.loss_weight is None else value * self.loss_weight
+            total = torch.zeros((), dtype=first.dtype, device=first.device)
+        return total, values if len(values) > 1 else []
 
     def new_sums(self, device: torch.device | None = None) -> list[Variables]:
         """Empty sums for all metrics, on the device of the outputs; metrics that keep their own state are reset."""
@@ -105,17 +180,32 @@ class Compiled:
                 metric.reset_state()
         return [metric.init_variables(device) if metric.traceable else {} for metric in self.metrics]
 
-    def measure(self, sums: list[Variables], y: Any, outputs: Any, weight: torch.Tensor | None) -> list[Variables]:
+    def measure(self, sums: list[Variables], y: Any, outputs: Any, weight: Any) -> list[Variables]:
         """New sums of all metrics after one batch."""
-        weights = [None] * len(self.plain) + [weight] * len(self.weighted)
+        if not sums:
+            return []
+        targets = choose(self.outputs, y, "y", needed=False)
+        weights = choose(self.outputs, weight, "sample_weight", needed=False)
+        rows = list(zip(self.outputs, targets, weights, strict=True))
+        tasks = [(metric, target, output, None) for output, target, _ in rows for metric in output.plain]
+        tasks += [(metric, target, output, given) for output, target, given in rows for metric in output.weighted]
         found = []
-        for metric, variables, sample_weight in zip(self.metrics, sums, weights, strict=True):
+        for (metric, target, output, sample_weight), variables in zip(tasks, sums, strict=True):
             if metric.traceable:
-                found.append(metric.update(variables, y, outputs, sample_weight))
+                found.append(metric.update(variables, target, output.pick(outputs), sample_weight))
             else:
-                metric.update_state(y, outputs, sample_weight)
+                metric.update_state(target, output.pick(outputs), sample_weight)
                 found.append(variables)
         return found
+
+    def update_states(self, y: Any, outputs: Any, weight: Any) -> None:
+        """Count one batch in the metrics themselves, for a step that keeps no sums."""
+        before = [metric.state if metric.traceable else {} for metric in self.metrics]
+        with torch.no_grad():
+            after = self.measure(before, y, outputs, weight)
+        for metric, state in zip(self.metrics, after, strict=True):
+            if metric.traceable:
+                metric.state = state
 
     def results(self, sums: list[Variables]) -> dict[str, float]:
         """The metrics as numbers, by the names that were given."""
@@ -177,24 +267,17 @@ def _is_factory(value: Any) -> bool:
     return callable(value) and not ours
 
 
-def _factor(loss_weights: Any) -> float | None:
-    given = as_list(loss_weights)
-    if not given:
-        return None
-    if len(given) != 1 or isinstance(given[0], bool) or not isinstance(given[0], (int, float)):
-        raise ValueError(f"compile: loss_weights must be one number for the one output, found {loss_weights!r}.")
-    return float(given[0])
+def _identifiers(given: Any) -> list[Any]:
+    """The identifiers in a nested list or dict; a config {"class_name", "config"} is one."""
+    if given is None:
+        return []
+    if isinstance(given, Mapping) and not ("class_name" in given and "config" in given):
+        return [found for item in given.values() for found in _identifiers(item)]
+    if isinstance(given, (list, tuple)):
+        return [found for item in given for found in _identifiers(item)]
+    return [given]
 
 
-def _names(given: list[Any], made: list[Any], taken: list[str]) -> list[str]:
-    """The names in histories, as Keras gives them: the string that was given, else the metric's own.
-
-    A weighted metric whose name a plain one has (`taken`) becomes "weighted_<name>"; one that comes again is numbered.
-    """
-    names: list[str] = []
-    for identifier, metric in zip(given, made, strict=True):
-        name = identifier if isinstance(identifier, str) else metric.name
-        name = f"weighted_{name}" if name in taken else name
-        count = sum(known == name or known.startswith(f"{name}_") for known in names)
-        names.append(name if name not in names else f"{name}_{count}")
-    return names
+def _checked_factor(value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ValueError(f"compile: loss_weights are numbers, found {value!r}.")

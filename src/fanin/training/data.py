@@ -25,7 +25,7 @@ class Batch(NamedTuple):
 
     x: Any
     y: Any
-    weight: torch.Tensor | None
+    weight: Any
     size: int
 
 
@@ -35,7 +35,7 @@ class Arrays:
 
     x: Any
     y: Any
-    weight: torch.Tensor | None
+    weight: Any
     rows: int
 
     def batches(self, batch_size: int, shuffle: bool = False) -> Iterator[Batch]:
@@ -45,8 +45,8 @@ class Arrays:
         for start in range(0, self.rows, batch_size):
             size = min(batch_size, self.rows - start)
             take = _narrow(start, size) if order is None else _select(order[start : start + size])
-            weight = None if self.weight is None else take(self.weight)
-            yield Batch(tree_map(take, self.x), None if self.y is None else tree_map(take, self.y), weight, size)
+            x, y, weight = (_mapped(take, part) for part in (self.x, self.y, self.weight))
+            yield Batch(x, y, weight, size)
 
     def split(self, fraction: float) -> tuple[Arrays, Arrays]:
         """The first rows, and the last `fraction` of them, as Keras splits."""
@@ -56,8 +56,8 @@ class Arrays:
         return self._part(_narrow(0, at), at), self._part(_narrow(at, self.rows - at), self.rows - at)
 
     def _part(self, take: Callable[[torch.Tensor], torch.Tensor], rows: int) -> Arrays:
-        weight = None if self.weight is None else take(self.weight)
-        return Arrays(tree_map(take, self.x), None if self.y is None else tree_map(take, self.y), weight, rows)
+        x, y, weight = (_mapped(take, part) for part in (self.x, self.y, self.weight))
+        return Arrays(x, y, weight, rows)
 
     def steps(self, batch_size: int) -> int:
         """The number of batches."""
@@ -103,6 +103,10 @@ class Stream:
     def steps(self) -> int | None:
         """The number of batches, if the source knows."""
         return len(self._source) if isinstance(self._source, Sized) else None
+
+
+def _mapped(take: Callable[[torch.Tensor], torch.Tensor], part: Any) -> Any:
+    return tree_map(lambda leaf: None if leaf is None else take(leaf), part)
 
 
 def _narrow(start: int, size: int) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -200,16 +204,24 @@ class Reader:
             tensor = checked_cast(tensor, self.dtype, name) if from_outside else tensor.to(self.dtype)
         return tensor.detach().to(self.device)
 
-    def _weights(self, targets: Any, sample_weight: Any, rows: int) -> torch.Tensor | None:
+    def _weights(self, targets: Any, sample_weight: Any, rows: int) -> Any:
         if self.class_weight is not None:
             if sample_weight is not None:
                 raise ValueError("Give class_weight or sample_weight, not both.")
             return weights_of_classes(targets, self.class_weight).to(self.device, self.dtype)
-        if sample_weight is None:
+        return None if sample_weight is None else self._sample_weight(sample_weight, "sample_weight", rows)
+
+    def _sample_weight(self, given: Any, name: str, rows: int) -> Any:
+        """One weight for each row, or a list or dict of such for the outputs; None for an output stays None."""
+        if given is None:
             return None
-        weight = as_tensor(sample_weight, "sample_weight")
-        _same_length(weight, "sample_weight", rows)
-        check_finite(weight, "sample_weight")
+        if isinstance(given, Mapping):
+            return {key: self._sample_weight(item, f"{name}[{key!r}]", rows) for key, item in given.items()}
+        if isinstance(given, (list, tuple)) and any(getattr(item, "ndim", 0) for item in given):
+            return [self._sample_weight(item, f"{name}[{place}]", rows) for place, item in enumerate(given)]
+        weight = as_tensor(given, name)
+        _same_length(weight, name, rows)
+        check_finite(weight, name)
         return weight.to(self.device, self.dtype)
 
 

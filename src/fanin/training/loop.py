@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -17,7 +17,7 @@ from fanin.layers.variables import to_numpy
 from fanin.training.compiled import Compiled
 from fanin.training.data import Arrays, Batch, Reader, Stream
 from fanin.training.progress import Progress
-from fanin.training.trainer import Trainer
+from fanin.training.trainer import Trainer, overrides
 
 Logs = dict[str, float]
 
@@ -42,18 +42,18 @@ def fit(
         data, held_out = data.split(validation_split)
     trainer = _ready(model, compiled, data, "y")
     if held_out is not None:
-        _check_targets(compiled, held_out, trainer.output_shape, "validation y")
+        _check_targets(compiled, held_out, "validation y")
     steps = _steps(data, size, steps_per_epoch)
     history = History()
     params = {"epochs": epochs, "steps": steps, "verbose": verbose, "directions": compiled.directions()}
-    hooks = CallbackList([*as_list(callbacks), history], model, params)
+    hooks = CallbackList([*as_list(callbacks), history], model=model, **params)
     progress = Progress(verbose, epochs)
     model.stop_training = False
     model.history = history
     batches = _endless(data, size, shuffle) if steps_per_epoch is not None else None
-    hooks.call("on_train_begin", {})
     logs: Logs = {}
     try:
+        hooks.call("on_train_begin", {})
         for epoch in range(initial_epoch, epochs):
             hooks.call("on_epoch_begin", epoch, {})
             progress.begin(f"Epoch {epoch + 1}/{epochs}", steps)
@@ -61,27 +61,30 @@ def fit(
             with _train_mode(model):
                 logs = _train_epoch(trainer, source, hooks, progress)
             if held_out is not None and (epoch + 1) % validation_freq == 0:
-                found = _run_test(trainer, _batches(held_out, held_size, False, validation_steps), None)
+                found = _run_test(trainer, _batches(held_out, held_size, False, validation_steps), hooks, None)
                 logs |= {f"val_{name}": value for name, value in found.items()}
             progress.end(logs)
             hooks.call("on_epoch_end", epoch, logs)
             if model.stop_training:
                 break
+        trainer.finish()
+        hooks.call("on_train_end", logs)
     finally:
         progress.close()
-    hooks.call("on_train_end", logs)
+        hooks.teardown()
     return history
 
 
 def _train_epoch(trainer: Trainer, source: Iterator[Batch], hooks: CallbackList, progress: Progress) -> Logs:
     trainer.begin_pass()
     for number, batch in enumerate(source):
-        if hooks.wants_batches:
-            hooks.call("on_train_batch_begin", number, {})
+        hooks.call("on_train_batch_begin", number, {})
         trainer.train(batch)
-        if hooks.wants_batches:
+        if hooks.wants("on_train_batch_end"):
             hooks.call("on_train_batch_end", number, trainer.logs())
         progress.advance(trainer.logs)
+        if trainer.model.stop_training:
+            break
     if trainer.rows == 0:
         raise DataError("The data is empty: there is nothing to train on.")
     return trainer.logs()
@@ -95,51 +98,61 @@ def evaluate(
     size = _positive("batch_size", 32 if batch_size is None else batch_size)
     data = _reader(model, None, size).read(x, y, sample_weight)
     trainer = _ready(model, compiled, data, "y")
-    hooks = CallbackList(as_list(callbacks), model, {"steps": _steps(data, size, steps), "verbose": verbose})
+    hooks = CallbackList(callbacks, model=model, epochs=1, steps=_steps(data, size, steps), verbose=verbose)
     progress = Progress(verbose)
-    hooks.call("on_test_begin", {})
-    progress.begin("Evaluate", _steps(data, size, steps))
     try:
-        logs = _run_test(trainer, _batches(data, size, False, steps), progress)
+        progress.begin("Evaluate", _steps(data, size, steps))
+        logs = _run_test(trainer, _batches(data, size, False, steps), hooks, progress)
         progress.end(logs)
     finally:
         progress.close()
-    hooks.call("on_test_end", logs)
+        hooks.teardown()
     return logs
 
 
-def _run_test(trainer: Trainer, source: Iterator[Batch], progress: Progress | None) -> Logs:
+def _run_test(trainer: Trainer, source: Iterator[Batch], hooks: CallbackList, progress: Progress | None) -> Logs:
+    hooks.call("on_test_begin", {})
     trainer.begin_pass()
     with _eval_mode(trainer.model):
-        for batch in source:
+        for number, batch in enumerate(source):
+            hooks.call("on_test_batch_begin", number, {})
             trainer.test(batch)
+            if hooks.wants("on_test_batch_end"):
+                hooks.call("on_test_batch_end", number, trainer.logs())
             if progress is not None:
                 progress.advance(trainer.logs)
     if trainer.rows == 0:
         raise DataError("The data is empty: there is nothing to evaluate.")
-    return trainer.logs()
+    logs = trainer.logs()
+    hooks.call("on_test_end", logs)
+    return logs
 
 
 def predict(model: Any, x: Any, *, batch_size: int | None, verbose: Any, steps: int | None, callbacks: Any) -> Any:
     """Outputs for x; see `Model.predict`."""
     size = _positive("batch_size", 32 if batch_size is None else batch_size)
     data = _reader(model, None, size, finite=False).read(x)
-    hooks = CallbackList(as_list(callbacks), model, {"steps": _steps(data, size, steps), "verbose": verbose})
+    hooks = CallbackList(callbacks, model=model, epochs=1, steps=_steps(data, size, steps), verbose=verbose)
     progress = Progress(verbose)
-    hooks.call("on_predict_begin", {})
-    progress.begin("Predict", _steps(data, size, steps))
+    run = _prediction(model)
     parts: list[Any] = []
     try:
+        hooks.call("on_predict_begin", {})
+        progress.begin("Predict", _steps(data, size, steps))
         with _eval_mode(model), torch.no_grad():
-            for batch in _batches(data, size, False, steps):
-                parts.append(tree_map(to_numpy, model(batch.x)))
+            for number, batch in enumerate(_batches(data, size, False, steps)):
+                hooks.call("on_predict_batch_begin", number, {})
+                outputs = run(batch.x)
+                parts.append(tree_map(to_numpy, outputs))
+                hooks.call("on_predict_batch_end", number, {"outputs": outputs})
                 progress.advance(dict)
         if not parts:
             parts.append(_no_rows(model, data))
         progress.end({})
+        hooks.call("on_predict_end", {})
     finally:
         progress.close()
-    hooks.call("on_predict_end", {})
+        hooks.teardown()
     return _joined(parts)
 
 
@@ -173,7 +186,7 @@ def train_on_batch(model: Any, compiled: Compiled, x: Any, y: Any, sample_weight
 def test_on_batch(model: Any, compiled: Compiled, x: Any, y: Any, sample_weight: Any) -> Logs:
     """Loss and metrics on one batch; see `Model.test_on_batch`."""
     data = _reader(model).arrays(x, y, sample_weight)
-    return _run_test(_ready(model, compiled, data, "y"), data.batches(_one_batch(data)), None)
+    return _run_test(_ready(model, compiled, data, "y"), data.batches(_one_batch(data)), CallbackList(), None)
 
 
 def _one_batch(data: Arrays) -> int:
@@ -186,7 +199,12 @@ def predict_on_batch(model: Any, x: Any) -> Any:
     """Outputs of one batch; see `Model.predict_on_batch`."""
     data = _reader(model, finite=False).arrays(x)
     with _eval_mode(model), torch.no_grad():
-        return tree_map(to_numpy, model(data.x))
+        return tree_map(to_numpy, _prediction(model)(data.x))
+
+
+def _prediction(model: Any) -> Callable[[Any], Any]:
+    """From a batch of inputs to the outputs: the model, or a `predict_step` of its own."""
+    return (lambda x: model.predict_step((x,))) if overrides(model, "predict_step") else model
 
 
 # --- getting ready ------------------------------------------------------------------------------------------
@@ -206,26 +224,35 @@ def _read_validation(reader: Reader, given: Any) -> Arrays | Stream:
 def _ready(model: Any, compiled: Compiled, data: Arrays | Stream, name: str) -> Trainer:
     """Build the model for the data's shape, settle the metrics, and check the targets before anything is trained."""
     x, y = (data.x, data.y) if isinstance(data, Arrays) else data.peek()[:2]
-    if y is None and compiled.loss is not None:
+    if y is None and compiled.has_loss:
         raise DataError(f"{name} is missing: the loss needs targets.")
     if isinstance(data, Arrays) and data.rows == 0:
         raise DataError("The data is empty: there is nothing to train on.")
     if not model.built:
         model.build(tree_map(lambda leaf: (None, *leaf.shape[1:]), x))
-    output_shape = model.compute_output_shape(tree_map(lambda leaf: (None, *leaf.shape[1:]), x))
+    output_shape = _output_shape(model, x)
     compiled.bind(model, output_shape, y)
-    _check_targets(compiled, data, output_shape, name)
+    _check_targets(compiled, data, name)
     return Trainer(model, compiled, output_shape)
 
 
-def _check_targets(compiled: Compiled, data: Arrays | Stream, output_shape: Any, name: str) -> None:
-    loss = compiled.loss
-    if loss is None:
-        return
+def _output_shape(model: Any, x: Any) -> Any:
+    """The shapes of the outputs for this data; a `call` that decides by values is run on the first rows."""
+    try:
+        return model.compute_output_shape(tree_map(lambda leaf: (None, *leaf.shape[1:]), x))
+    except ValueError:
+        if model._says_shape():
+            raise
+    with _eval_mode(model), torch.no_grad():
+        outputs = model(tree_map(lambda leaf: leaf[:2], x))
+    return tree_map(lambda leaf: (None, *leaf.shape[1:]), outputs)
+
+
+def _check_targets(compiled: Compiled, data: Arrays | Stream, name: str) -> None:
     if isinstance(data, Arrays):
-        loss.check_targets(data.y, output_shape, name)
+        compiled.check_targets(data.y, name)
     else:  # `peek` has prepared the first batch; every later one is looked at when it comes
-        data.check = lambda batch, where: loss.check_targets(batch.y, output_shape, f"{where}: {name}")
+        data.check = lambda batch, where: compiled.check_targets(batch.y, f"{where}: {name}")
         data.check(data.peek(), "batch 0")
 
 
@@ -272,8 +299,9 @@ def _train_mode(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _eval_mode(model: Any) -> Iterator[None]:
+    """Every part in eval mode; a model that was in train mode goes back to it."""
     was = model.training
-    if was:
+    if was or any(module.training for module in model.modules()):
         model.eval()
     try:
         yield

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.nn.parameter import is_lazy
 
 from fanin import regularizers
 from fanin.layers.scope import Record, collect_losses
 from fanin.training.data import Batch
 
 Variables = dict[str, torch.Tensor]
-Loss = Callable[[Any, Any, torch.Tensor | None], torch.Tensor]
+Loss = Callable[[Any, Any, Any], tuple[torch.Tensor, list[torch.Tensor]]]
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Result:
 
     Attributes:
         loss: the scalar that was differentiated: loss, activity penalties, added losses, weight penalties.
+        parts: the loss of each output, where there are several.
         gradients: name -> gradient for each trainable parameter that the loss depends on.
         buffers: the new buffers.
         logs: the new running sums of each metric.
@@ -51,6 +53,7 @@ class Result:
     """
 
     loss: torch.Tensor
+    parts: list[torch.Tensor]
     gradients: Variables
     buffers: Variables
     logs: list[Variables]
@@ -59,23 +62,34 @@ class Result:
 
 
 class Objective(nn.Module):
-    """The model together with its loss: batch -> (scalar, outputs, what the call recorded)."""
+    """The model together with its loss: batch -> (scalar, losses of the outputs, outputs, what the call recorded)."""
 
-    def __init__(self, model: nn.Module, loss: Loss):
+    def __init__(self, model: nn.Module, loss: Loss | None):
         super().__init__()
         self.model = model
         self.loss = loss
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, Any, Record]:
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor], Any, Record]:
         """The loss, plus what layers added, plus the penalties on weights."""
+        if self.loss is None:
+            return self._by_model(batch)
         with collect_losses() as record:
             outputs = self.model(batch.x)
-        total = self.loss(batch.y, outputs, batch.weight)
+        total, parts = self.loss(batch.y, outputs, batch.weight)
         for entry in record.losses:
             total = total + entry.value
         for penalty in regularizers.penalties(self.model):
             total = total + penalty
-        return total, outputs, record
+        return total, parts, outputs, record
+
+    def _by_model(self, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor], Any, Record]:
+        """As the model's own `compute_loss` says, which covers penalties too."""
+        with collect_losses() as record:
+            outputs = self.model(batch.x)
+            total = self.model.compute_loss(  # type: ignore[operator]
+                x=batch.x, y=batch.y, y_pred=outputs, sample_weight=batch.weight, training=self.model.training
+            )
+        return total, [], outputs, record
 
 
 class Step:
@@ -83,11 +97,12 @@ class Step:
 
     Args:
         model: the module.
-        loss: (y, outputs, sample weights) -> scalar.
+        loss: (y, outputs, sample weights) -> scalar, and the loss of each output where there are several; None for a
+            model with a `compute_loss` of its own.
         measure: (metric sums, y, outputs, sample weights) -> new sums.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss, measure: Callable[..., list[Variables]]):
+    def __init__(self, model: nn.Module, loss: Loss | None, measure: Callable[..., list[Variables]]):
         self.objective = Objective(model, loss)
         self.measure = measure
 
@@ -106,11 +121,12 @@ class Step:
         """As `train` on the model's own tensors: nothing is swapped or copied, buffers change in place."""
         return self._differentiate(self.objective, state.parameters, state.buffers, state.metrics, batch)
 
-    def test(self, state: State, batch: Batch) -> tuple[torch.Tensor, list[Variables], Any]:
-        """Loss, new metric sums and outputs, without gradients."""
+    def test(self, state: State, batch: Batch) -> Result:
+        """Loss, new metric sums and outputs, without gradients, buffers and updates."""
         with torch.no_grad():
-            total, outputs, _ = self.objective(batch)
-            return total, self.measure(state.metrics, batch.y, outputs, batch.weight), outputs
+            total, parts, outputs, _ = self.objective(batch)
+            logs = self.measure(state.metrics, batch.y, outputs, batch.weight)
+            return Result(total, parts, {}, {}, logs, outputs, [])
 
     def _call_with(self, parameters: Variables, buffers: Variables) -> Callable[[Batch], Any]:
         tensors = {f"model.{name}": tensor for name, tensor in {**parameters, **buffers}.items()}
@@ -124,9 +140,10 @@ class Step:
         metrics: list[Variables],
         batch: Batch,
     ) -> Result:
-        trained = {name: tensor for name, tensor in parameters.items() if tensor.requires_grad}
+        # A layer that no call has reached yet has weights without a shape.
+        trained = {name: tensor for name, tensor in parameters.items() if tensor.requires_grad and not is_lazy(tensor)}
         with torch.enable_grad():
-            total, outputs, record = call(batch)
+            total, parts, outputs, record = call(batch)
         gradients: Variables = {}
         if total.requires_grad:
             found = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
@@ -134,4 +151,5 @@ class Step:
         with torch.no_grad():
             logs = self.measure(metrics, batch.y, outputs, batch.weight)
         updates = [entry.value for entry in record.updates]
-        return Result(total.detach(), gradients, buffers, logs, outputs, updates)
+        parts = [part.detach() for part in parts]
+        return Result(total.detach(), parts, gradients, buffers, logs, outputs, updates)

@@ -7,10 +7,11 @@ import platform
 
 import torch
 
-from benchmarks import call, imports
+from benchmarks import call, chain, imports
 
 if __name__ == "__main__":
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     print(f"{platform.machine()}, {os.cpu_count()} processors, {versions}")
     imports.main()
     call.main()
+    chain.main()

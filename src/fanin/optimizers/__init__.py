@@ -9,27 +9,39 @@ from typing import Any
 
 import torch
 
+from fanin.optimizers import schedules
+from fanin.optimizers.adadelta import Adadelta
+from fanin.optimizers.adagrad import Adagrad
 from fanin.optimizers.adam import Adam, AdamW
+from fanin.optimizers.adamax import Adamax
 from fanin.optimizers.base import Optimizer
+from fanin.optimizers.lion import Lion
+from fanin.optimizers.nadam import Nadam
 from fanin.optimizers.rmsprop import RMSprop
 from fanin.optimizers.sgd import SGD
 from fanin.registry import Family, get_registered_object
 
 __all__ = [
     "SGD",
+    "Adadelta",
+    "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
+    "Lion",
+    "Nadam",
     "Optimizer",
     "RMSprop",
     "deserialize",
     "family",
     "get",
     "is_torch",
+    "schedules",
     "serialize",
 ]
 
 family: Family[Optimizer] = Family("optimizer", "keras.optimizers", Optimizer)
-for _class in (SGD, Adam, AdamW, RMSprop):
+for _class in (SGD, RMSprop, Adam, AdamW, Nadam, Adamax, Adagrad, Adadelta, Lion):
     family.add(_class, _class.__name__.lower())
 
 

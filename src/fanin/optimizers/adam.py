@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fanin.optimizers import hyper
 from fanin.optimizers.base import Optimizer
-from fanin.optimizers.core import Number, Slots
+from fanin.optimizers.core import Number, Slots, exact
 
 _FOREVER = 1e9  # a step number at which torch's own bias corrections are 1, so that only ours count
 _FUSED_DTYPES = (torch.float32, torch.float64)
@@ -78,8 +78,7 @@ class Adam(Optimizer):
 
     def size(self, learning_rate: Number, step: Number) -> Number:
         """lr sqrt(1 - b2^t) / (1 - b1^t); tensors are worked out in float64, where 1 - b2^t loses no digits."""
-        if isinstance(step, Tensor):
-            step = step.to(torch.float32 if step.device.type == "mps" else torch.float64)
+        step = exact(step)
         size: Number = learning_rate * (1.0 - self.beta_2**step) ** 0.5 / (1.0 - self.beta_1**step)
         return size
 

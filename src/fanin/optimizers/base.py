@@ -1,38 +1,49 @@
-"""Keras's face of an optimizer: its arguments, learning rate and count, `apply`, and its state in and out."""
+"""Keras's face of an optimizer: its arguments, `apply`, and its config; its parts are in files of their own.
+
+`core.py` has the update itself, `rate.py` the learning rate, `accumulate.py` the count and sums of gradients, `ema.py`
+averages of weights, `per_weight.py` what is chosen for single weights, `state.py` the state out and in, `store.py` what
+is kept for each weight.
+"""
 
 from __future__ import annotations
 
-import inspect
-import re
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from fanin import config, registry
-from fanin.optimizers import hyper
-from fanin.optimizers.core import Slots, Update
-from fanin.optimizers.store import SlotStore
+from fanin.optimizers import hyper, schedules
+from fanin.optimizers.per_weight import PerWeight
+from fanin.optimizers.state import State
+from fanin.optimizers.store import ByWeight, SlotStore
 
 
-class Optimizer(Update):
+class Optimizer(State, PerWeight):
     """Base of all optimizers; the update itself is in `Update`.
 
     Args:
-        learning_rate: a number of 0 or more, or a schedule: an object or function called with the number of updates
-            made so far, or a function of no arguments.
+        learning_rate: a number of 0 or more, or a schedule: one of `fanin.optimizers.schedules`, an object or function
+            called with the number of steps made so far, or a function of no arguments.
         weight_decay: decoupled: w -= w * weight_decay * learning_rate before each step; None for none.
         clipnorm: each gradient is scaled to at most this norm.
         clipvalue: each number of a gradient is cut to [-clipvalue, clipvalue].
         global_clipnorm: all gradients together are scaled to at most this norm. At most one of the three.
-        use_ema, loss_scale_factor, gradient_accumulation_steps: not available yet: NotImplementedError.
-        ema_momentum, ema_overwrite_frequency: kept for configs.
+        use_ema: whether to keep an average a of each weight: a = ema_momentum a + (1 - ema_momentum) w after every
+            call of `apply`, and a = w after the first. `fit` puts the averages into the weights when it ends; see
+            `finalize_variable_values`.
+        ema_momentum: in [0, 1], 0.99 by default.
+        ema_overwrite_frequency: the averages go into the weights after every so many updates, too; None for never.
+        loss_scale_factor: not available yet: NotImplementedError.
+        gradient_accumulation_steps: 2 or more: only every so many calls of `apply` make an update, from the mean of
+            the gradients given since the last one; clipping and weight decay are part of the update. A schedule counts
+            the calls, `iterations` the updates. None for an update at every call.
         name: by default the class's own, in snake case and unique.
+
+    Attributes:
+        is_plain: whether a call of `apply` is one `update` and nothing else: no averages, no accumulation.
 
     Raises ValueError, naming the argument and the value, for numbers that are not finite or out of range, and for
     arguments it does not know. After Keras's `keras.optimizers.Optimizer`.
@@ -55,13 +66,10 @@ class Optimizer(Update):
     ):
         if kwargs:
             raise ValueError(f"{type(self).__name__} does not know the argument {', '.join(map(repr, kwargs))}.")
-        for what, value in (
-            ("use_ema", use_ema),
-            ("loss_scale_factor", loss_scale_factor),
-            ("gradient_accumulation_steps", gradient_accumulation_steps),
-        ):
-            if value is not None and value is not False:
-                raise NotImplementedError(f"{type(self).__name__}: {what}={value!r} is not available yet.")
+        if loss_scale_factor is not None:
+            raise NotImplementedError(
+                f"{type(self).__name__}: loss_scale_factor={loss_scale_factor!r} is not available yet."
+            )
         clips = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
         given = {what: hyper.number(what, value, ends="()") for what, value in clips.items() if value is not None}
         if len(given) > 1:
@@ -72,66 +80,26 @@ class Optimizer(Update):
         self.clipnorm = given.get("clipnorm")
         self.clipvalue = given.get("clipvalue")
         self.global_clipnorm = given.get("global_clipnorm")
-        self.use_ema = False
+        self.use_ema = hyper.flag("use_ema", use_ema)
         self.ema_momentum = hyper.number("ema_momentum", ema_momentum, 0.0, 1.0, ends="[]")
-        self.ema_overwrite_frequency = ema_overwrite_frequency
+        self.ema_overwrite_frequency = _every("ema_overwrite_frequency", ema_overwrite_frequency, 1)
         self.loss_scale_factor: float | None = None
-        self.gradient_accumulation_steps: int | None = None
-        self._rate: float | Callable[..., Any] = 0.0
+        self.gradient_accumulation_steps = _every("gradient_accumulation_steps", gradient_accumulation_steps, 2)
+        self.is_plain = not self.use_ema and not self.gradient_accumulation_steps
+        self.first_groups = [
+            *([["average"]] if self.use_ema else []),
+            *([["gradient_accumulator"]] if self.gradient_accumulation_steps else []),
+        ]
+        self._rate = 0.0
         self.learning_rate = learning_rate
         self._iterations = 0
         self._store = SlotStore()
-        self._excluded: Any = WeakTensorKeyDictionary()
-        self._built: list[weakref.ref[Tensor]] = []
-        self._numbers: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
-
-    # --- numbers that change ------------------------------------------------------------------------------------------
-
-    @property
-    def learning_rate(self) -> float:
-        """The learning rate of the next step. Assign a number, or a schedule; it counts from the next step on."""
-        if not callable(self._rate):
-            return self._rate
-        return hyper.learning_rate(self._rate(self._iterations) if self._takes_step else self._rate())
-
-    @learning_rate.setter
-    def learning_rate(self, value: Any) -> None:
-        is_schedule = callable(value) and not isinstance(value, (Tensor, np.ndarray, np.generic))
-        self._rate = value if is_schedule else hyper.learning_rate(value)
-        self._takes_step = is_schedule and _takes_step(value)
-
-    @property
-    def has_schedule(self) -> bool:
-        """Whether the learning rate comes from a schedule; it is then not part of the saved state."""
-        return callable(self._rate)
-
-    @property
-    def iterations(self) -> int:
-        """How many updates were made."""
-        return self._iterations
-
-    @iterations.setter
-    def iterations(self, value: Any) -> None:
-        if isinstance(value, bool) or int(value) != value or value < 0:
-            raise ValueError(f"iterations must be a whole number of 0 or more, found {value!r}.")
-        self._iterations = int(value)
-
-    # --- steps --------------------------------------------------------------------------------------------------------
-
-    @property
-    def built(self) -> bool:
-        """Whether `build` was called, by hand or by the first `apply`."""
-        return bool(self._built)
-
-    def build(self, weights: Iterable[Tensor]) -> None:
-        """Make the slots of `weights`, and remember their order for calls that do not name them."""
-        found = list(weights)
-        self.slots(found)
-        self._built = [weakref.ref(w) for w in found]
-
-    def slots(self, weights: Sequence[Tensor]) -> list[Slots]:
-        """The slots of each weight, kept by parameter and made when first asked for; see `SlotStore`."""
-        return self._store.get(weights, self.init_slots)
+        self._excluded = ByWeight()
+        self._factors = ByWeight()
+        self._chooses = False
+        self._waiting = ByWeight()
+        self._built = []
+        self._numbers = {}
 
     def apply(self, gradients: Iterable[Tensor | None], trainable_variables: Iterable[Tensor] | None = None) -> None:
         """One step: `apply(gradients, weights)` as in Keras, or `apply(weights, gradients)`.
@@ -163,143 +131,68 @@ class Optimizer(Update):
             return
         if not self._built:
             self._built = [weakref.ref(w) for w in weights]
-        if len(pairs) < len(weights):
-            weights = [w for _, w in pairs]
-        given = [g for g, _ in pairs]
         for g, w in pairs:
             if g.shape != w.shape:
                 raise ValueError(f"Found a gradient of shape {tuple(g.shape)} for a weight of shape {tuple(w.shape)}.")
-        slots = self.slots(weights)
-        size, decay = self._tensors(weights[0])
-        with torch.no_grad():
-            self.step(weights, given, slots, size, decay, self.decays(weights) if len(self._excluded) else None)
-        torch.autograd.graph.increment_version(weights)  # torch's fused updates do not, and autograd relies on it
+        given, everyone = [g for g, _ in pairs], weights
+        if len(pairs) < len(weights):
+            weights = [w for _, w in pairs]
+        if self.is_plain:
+            self._update(weights, given, self._tensors(weights[0]))
+        else:
+            self._apply_in_rounds(everyone, weights, given)
         self._iterations += 1
 
+    def _apply_in_rounds(self, everyone: list[Tensor], weights: list[Tensor], gradients: list[Tensor]) -> None:
+        """A step with accumulation, averages, or both; `everyone` are the weights with and without a gradient."""
+        steps = self.gradient_accumulation_steps or 1
+        is_due = (self._iterations + 1) % steps == 0
+        numbers = self._tensors(weights[0]) if is_due else None  # first of all, because a schedule may fail
+        if steps > 1:
+            self._accumulate(weights, gradients)
+        if numbers is not None:
+            weights, gradients = self._mean_gradients(weights) if steps > 1 else (weights, gradients)
+            self._update(weights, gradients, numbers)
+        if self.use_ema:
+            self._follow(everyone)
+
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Tensor | None, Tensor]]) -> int:
-        """One step from pairs (gradient, weight). Returns `iterations`."""
+        """One step from pairs (gradient, weight). Returns how many steps were made."""
         pairs = list(grads_and_vars)
         self.apply([g for g, _ in pairs], [w for _, w in pairs])
         return self._iterations
+
+    def _update(self, weights: list[Tensor], gradients: list[Tensor], numbers: tuple[Tensor, Tensor]) -> None:
+        slots = self.slots(weights)
+        decayed = factors = None
+        if self._chooses:
+            decayed = self.decays(weights) if len(self._excluded) else None
+            factors = self.factors(weights) if len(self._factors) else None
+        with torch.no_grad():
+            self.step(weights, gradients, slots, *numbers, decayed, factors)
+        torch.autograd.graph.increment_version(weights)  # torch's fused updates do not, and autograd relies on it
 
     def _tensors(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Size and decay of the next step as 0-dim tensors, made once for each device and then refilled."""
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         key = weight.device, dtype
+        size_now, decay_now = self.scalars(self.learning_rate, float(self.iterations + 1))
+        several = isinstance(size_now, tuple)
         if key not in self._numbers:
             with torch.inference_mode(False):
                 self._numbers[key] = (
-                    torch.zeros((), dtype=dtype, device=weight.device),
+                    torch.zeros(len(size_now) if several else (), dtype=dtype, device=weight.device),
                     torch.ones((), dtype=dtype, device=weight.device),
                 )
         size, decay = self._numbers[key]
-        size_now, decay_now = self.scalars(self.learning_rate, float(self._iterations + 1))
-        size.fill_(size_now)
+        if several:
+            for place, value in zip(size.unbind(), size_now, strict=True):
+                place.fill_(value)
+        else:
+            size.fill_(size_now)
         if self.weight_decay is not None:
             decay.fill_(decay_now)
         return size, decay
-
-    # --- weight decay -------------------------------------------------------------------------------------------------
-
-    def exclude_from_weight_decay(
-        self,
-        var_list: Iterable[Tensor] | None = None,
-        var_names: Iterable[str] | None = None,
-        module: torch.nn.Module | None = None,
-    ) -> None:
-        """Choose weights that do not decay; replaces an earlier choice.
-
-        Args:
-            var_list: the weights.
-            var_names: patterns looked for in the full names of the parameters of `module`, as in ["bias"].
-            module: whose parameters have those names; needed with `var_names`.
-
-        Raises ValueError for names without a module, or that are found in none of its parameters.
-        """
-        chosen = list(var_list or [])
-        names = list(var_names or [])
-        if names and module is None:
-            raise ValueError("var_names needs module=: a torch parameter does not know its own name.")
-        if names and module is not None:
-            hits = [w for full, w in module.named_parameters() if any(re.search(n, full) for n in names)]
-            if not hits:
-                raise ValueError(f"No parameter of {type(module).__name__} has a name with any of {names!r}.")
-            chosen += hits
-        self._excluded = WeakTensorKeyDictionary()
-        for weight in chosen:
-            self._excluded[weight] = True
-
-    def decays(self, weights: Iterable[Tensor]) -> list[bool]:
-        """For each weight, whether weight decay changes it."""
-        return [self.weight_decay is not None and w not in self._excluded for w in weights]
-
-    # --- state in and out ---------------------------------------------------------------------------------------------
-
-    def _known(self, weights: Iterable[Tensor] | None) -> list[Tensor]:
-        if weights is not None:
-            return list(weights)
-        alive = [ref() for ref in self._built]
-        if not alive or any(w is None for w in alive):
-            raise ValueError(f"{self.name} does not know its weights: call build(weights), or pass them.")
-        return [w for w in alive if w is not None]
-
-    def variables(self, weights: Iterable[Tensor] | None = None) -> list[Tensor]:
-        """The state in the order of Keras's files: iteration, learning rate, then the slots group by group.
-
-        Args:
-            weights: in the model's order; None for those of `build`.
-
-        iteration is an int32 and the learning rate a float32 scalar, both copies; without the learning rate if it
-        has a schedule. The slots are the live tensors.
-        """
-        slots = self.slots(self._known(weights))
-        kind = torch.int32 if self._iterations < 2**31 else torch.int64
-        state = [torch.tensor(self._iterations, dtype=kind)]
-        if not self.has_schedule:
-            state.append(torch.tensor(self.learning_rate, dtype=torch.float32))
-        return state + [each[name] for group in self.groups for each in slots for name in group]
-
-    def get_state(self, weights: Iterable[Tensor] | None = None) -> list[NDArray[Any]]:
-        """`variables` as arrays, copied to the host; bfloat16 as float32."""
-        found = (v.detach().cpu() for v in self.variables(weights))
-        return [(v.float() if v.dtype == torch.bfloat16 else v).numpy().copy() for v in found]
-
-    def set_state(self, weights: Iterable[Tensor] | None, arrays: Sequence[Any]) -> None:
-        """Take over what `get_state` gave, here or in Keras.
-
-        Args:
-            weights: in the model's order; None for those of `build`.
-            arrays: arrays or tensors, in the order of `variables`.
-
-        Raises ValueError, naming what was found and expected, for another count, shape or a bad number; nothing is
-        changed then.
-        """
-        weights = self._known(weights)
-        targets = self.variables(weights)
-        found = [_as_tensor(a) for a in arrays]
-        if len(found) != len(targets):
-            raise ValueError(f"{self.name} has {len(targets)} variables, found {len(found)} arrays.")
-        head = 1 if self.has_schedule else 2
-        names = ["iteration", "learning_rate"][:head]
-        names += [f"{n} {i}" for g in self.groups for i in range(len(weights)) for n in g]
-        for name, target, array in zip(names, targets, found, strict=True):
-            if array.shape != target.shape:
-                raise ValueError(
-                    f"{self.name}: {name} has shape {tuple(target.shape)}, found an array of shape "
-                    f"{tuple(array.shape)}."
-                )
-            if array.is_complex():
-                raise ValueError(f"{self.name}: {name} is made of real numbers, found {array.dtype}.")
-        count = hyper.number("iteration", found[0])
-        if not count.is_integer():
-            raise ValueError(f"iteration must be a whole number, found {count!r}.")
-        rate = None if self.has_schedule else hyper.learning_rate(found[1])
-        self._iterations = int(count)
-        if rate is not None:
-            self._rate = rate
-        with torch.no_grad():
-            for target, array in zip(targets[head:], found[head:], strict=True):
-                target.copy_(array)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as plain data, in Keras's order."""
@@ -323,34 +216,11 @@ class Optimizer(Update):
         """The optimizer that `get_config` described, without its state."""
         found = dict(config)
         if isinstance(found.get("learning_rate"), dict):
-            found["learning_rate"] = registry.deserialize(found["learning_rate"], custom_objects)
+            found["learning_rate"] = schedules.deserialize(found["learning_rate"], custom_objects)
         return cls(**found)
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__)
-        state["_excluded"] = list(self._excluded.keys())
-        state["_built"] = [w for w in (ref() for ref in self._built) if w is not None]
-        state["_numbers"] = {}
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._excluded = WeakTensorKeyDictionary()
-        for weight in state["_excluded"]:
-            self._excluded[weight] = True
-        self._built = [weakref.ref(w) for w in state["_built"]]
-
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} name={self.name!r} iterations={self._iterations}>"
-
-
-def _takes_step(schedule: Callable[..., Any]) -> bool:
-    """Whether a schedule wants the number of updates: all do but functions without arguments."""
-    try:
-        parameters = inspect.signature(schedule).parameters.values()
-    except (TypeError, ValueError):
-        return True
-    return any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
+        return f"<{type(self).__name__} name={self.name!r} iterations={self.iterations}>"
 
 
 def _are_weights(tensors: Sequence[Tensor | None]) -> bool:
@@ -358,11 +228,6 @@ def _are_weights(tensors: Sequence[Tensor | None]) -> bool:
     return any(isinstance(t, torch.nn.Parameter) or (t is not None and t.requires_grad and t.is_leaf) for t in tensors)
 
 
-def _as_tensor(array: Any) -> Tensor:
-    """A tensor of real numbers from an array or tensor, else a ValueError."""
-    if isinstance(array, Tensor):
-        return array
-    array = np.array(array)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"The state of an optimizer is made of numbers, found an array of {array.dtype}.")
-    return torch.from_numpy(array)
+def _every(what: str, value: Any, least: int) -> int | None:
+    """A number of steps, as it was given; None and 0 are for never."""
+    return hyper.whole(what, value, least) if value else value

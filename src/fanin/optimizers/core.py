@@ -10,7 +10,7 @@ Slots are tensors shaped like a weight: momentum, velocity. Nothing here counts 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from fanin.optimizers.clip import clip_global_norm, clip_norms, clip_values
 
 Slots = dict[str, Tensor]
 Number = TypeVar("Number", float, Tensor)
+Alike = tuple[torch.device, torch.dtype, float]
 
 
 class Update:
@@ -27,10 +28,12 @@ class Update:
 
     Attributes:
         groups: the slots in the order of Keras's files: a group is written weight by weight, then comes the next.
+        first_groups: slots that the rule does not know, before those: averages of weights, accumulated gradients.
         weight_decay, clipnorm, clipvalue, global_clipnorm: see `Optimizer`.
     """
 
     groups: Sequence[Sequence[str]] = ()
+    first_groups: Sequence[Sequence[str]] = ()
     weight_decay: float | None = None
     clipnorm: float | None = None
     clipvalue: float | None = None
@@ -38,20 +41,31 @@ class Update:
 
     def slot_names(self) -> list[str]:
         """The names of the slots of a weight, as Keras names them."""
-        return [name for group in self.groups for name in group]
+        return [name for group in (*self.first_groups, *self.groups) for name in group]
 
     def init_slots(self, weight: Tensor) -> Slots:
-        """Zeros for every slot of `weight`: its shape, dtype, device and layout."""
+        """Every slot of `weight` as it is before the first step: its shape, dtype, device and layout."""
         if is_lazy(weight):
             raise ValueError("This weight has no shape yet: call its layer once before building the optimizer.")
         with torch.inference_mode(False), torch.no_grad():
-            return {name: torch.zeros_like(weight, requires_grad=False) for name in self.slot_names()}
+            return {name: self.init_slot(name, weight) for name in self.slot_names()}
 
-    def size(self, learning_rate: Number, step: Number) -> Number:
-        """The length of step number `step` (1 is the first): the learning rate, unless a subclass corrects it."""
+    def init_slot(self, name: str, weight: Tensor) -> Tensor:
+        """One slot: zeros, unless a subclass starts elsewhere."""
+        return torch.zeros_like(weight, requires_grad=False)
+
+    def size(self, learning_rate: Number, step: Number) -> Any:
+        """The length of step number `step` (1 is the first): the learning rate, unless a subclass corrects it.
+
+        A rule that needs several numbers gets a tuple of them from here; see `scaled`.
+        """
         return learning_rate
 
-    def scalars(self, learning_rate: Number, step: Number) -> tuple[Number, Number]:
+    def scaled(self, size: Tensor, factor: float) -> Tensor:
+        """The size of the same step at `factor` times the learning rate."""
+        return size * factor
+
+    def scalars(self, learning_rate: Number, step: Number) -> tuple[Any, Number]:
         """What `step` needs of the two numbers: its size, and the factor 1 - learning_rate * weight_decay.
 
         Plain floats give floats, so that a loop can work them out on the host; 0-dim tensors give tensors.
@@ -64,7 +78,7 @@ class Update:
         Args:
             weights, gradients: tensors of one device and dtype.
             slots: one dict for each weight.
-            size: 0-dim, on that device.
+            size: 0-dim, or 1-dim where `size` gives a tuple; on that device.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define rule().")
 
@@ -76,6 +90,7 @@ class Update:
         size: Tensor,
         decay: Tensor,
         decayed: Sequence[bool] | None = None,
+        factors: Sequence[float] | None = None,
     ) -> None:
         """One update in place, from what `scalars` gave: clip the gradients, decay the weights, apply the rule.
 
@@ -83,9 +98,10 @@ class Update:
             weights: changed in place.
             gradients: one for each weight, of its shape; not changed.
             slots: one dict for each weight, as `init_slots` made them; changed in place.
-            size: 0-dim, the size of the step.
+            size: 0-dim, the size of the step; 1-dim where it is a tuple.
             decay: 0-dim, the factor of weight decay.
             decayed: which weights decay; None for all.
+            factors: what each weight's learning rate is multiplied by; None for 1.
 
         Only torch operations, nothing read back: it can be traced. Runs in the caller's grad mode.
         """
@@ -96,23 +112,38 @@ class Update:
             gradients = clip_norms(gradients, self.clipnorm)
         elif self.global_clipnorm is not None:
             gradients = clip_global_norm(gradients, self.global_clipnorm)
-        if self.weight_decay is not None:
-            chosen = weights if decayed is None else [w for w, yes in zip(weights, decayed, strict=True) if yes]
-            for group in _alike(chosen).values():
-                torch._foreach_mul_([w for _, w in group], decay.to(group[0][1].device))
-        groups = _alike(weights)
-        if len(groups) == 1:
-            self.rule(weights, gradients, slots, size)
+        if factors is None and len({(w.device, w.dtype) for w in weights}) == 1:
+            self._step_alike(weights, gradients, slots, size, decay, decayed)
             return
-        for group in groups.values():
-            places = [place for place, _ in group]
-            first = weights[places[0]]
-            self.rule(
+        for (device, _, factor), places in _alike(weights, factors).items():
+            self._step_alike(
                 [weights[i] for i in places],
                 [gradients[i] for i in places],
                 [slots[i] for i in places],
-                size.to(first.device),
+                size.to(device),
+                decay.to(device),
+                None if decayed is None else [decayed[i] for i in places],
+                factor,
             )
+
+    def _step_alike(
+        self,
+        weights: list[Tensor],
+        gradients: list[Tensor],
+        slots: list[Slots],
+        size: Tensor,
+        decay: Tensor,
+        decayed: Sequence[bool] | None,
+        factor: float = 1.0,
+    ) -> None:
+        """The same for clipped gradients, and weights of one device, dtype and factor."""
+        if factor != 1:
+            size, decay = self.scaled(size, factor), 1.0 - (1.0 - decay) * factor
+        if self.weight_decay is not None:
+            chosen = weights if decayed is None else [w for w, yes in zip(weights, decayed, strict=True) if yes]
+            if chosen:
+                torch._foreach_mul_(chosen, decay)
+        self.rule(weights, gradients, slots, size)
 
     def update(
         self,
@@ -122,10 +153,19 @@ class Update:
         learning_rate: Tensor,
         step: Tensor,
         decayed: Sequence[bool] | None = None,
+        factors: Sequence[float] | None = None,
     ) -> None:
         """`step`, from the learning rate and the number of the step (1 at the first), both 0-dim tensors."""
         size, decay = self.scalars(learning_rate, step)
-        self.step(weights, gradients, slots, size, decay, decayed)
+        size = torch.stack(size) if isinstance(size, tuple) else size
+        self.step(weights, gradients, slots, size, decay, decayed, factors)
+
+
+def exact(step: Number) -> Number:
+    """The number of a step as bias corrections need it, which lose digits in float32: a tensor as float64."""
+    if not isinstance(step, Tensor):
+        return step
+    return step.to(torch.float32 if step.device.type == "mps" else torch.float64)
 
 
 def _fit(gradient: Tensor, weight: Tensor) -> Tensor:
@@ -137,9 +177,10 @@ def _fit(gradient: Tensor, weight: Tensor) -> Tensor:
     return gradient if gradient.is_contiguous() else gradient.contiguous()
 
 
-def _alike(tensors: Sequence[Tensor]) -> dict[tuple[torch.device, torch.dtype], list[tuple[int, Tensor]]]:
-    """Tensors with their places, grouped by device and dtype."""
-    groups: dict[tuple[torch.device, torch.dtype], list[tuple[int, Tensor]]] = {}
-    for place, tensor in enumerate(tensors):
-        groups.setdefault((tensor.device, tensor.dtype), []).append((place, tensor))
+def _alike(weights: Sequence[Tensor], factors: Sequence[float] | None) -> dict[Alike, list[int]]:
+    """The places of weights that go through a rule together: of one device, dtype and factor."""
+    groups: dict[Alike, list[int]] = {}
+    for place, weight in enumerate(weights):
+        factor = 1.0 if factors is None else factors[place]
+        groups.setdefault((weight.device, weight.dtype, factor), []).append(place)
     return groups

@@ -29,6 +29,19 @@ def number(what: str, value: Any, low: float = 0.0, high: float = math.inf, *, e
     return float(value)
 
 
+def plain(what: str, value: Any, low: float = 0.0, high: float = math.inf, *, ends: str = "[)") -> int | float:
+    """As `number`, for what a config shows as it was given: an int stays an int."""
+    found = number(what, value, low, high, ends=ends)
+    return int(value) if isinstance(value, (int, np.integer)) else found
+
+
+def whole(what: str, value: Any, low: int) -> int:
+    """`value` as an int if it is a whole number of `low` or more."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < low:
+        raise ValueError(f"{what} must be a whole number of {low} or more, found {value!r}.")
+    return int(value)
+
+
 def learning_rate(value: Any) -> float:
     """A learning rate of 0 or more, rounded as Keras stores it: to float32, unless `floatx()` is float64."""
     found = number("learning_rate", value)

@@ -1,26 +1,67 @@
-"""The slots of each weight, kept by parameter: freezing and thawing it keeps them; they go when it goes."""
+"""What an optimizer keeps for each weight, by parameter: it goes when the parameter goes, and copies with its model."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from fanin.optimizers.core import Slots
+from fanin.optimizers.core import Slots, Update
+
+Value = TypeVar("Value")
+
+
+class ByWeight(Generic[Value]):
+    """Parameter -> value, by identity and with weak keys.
+
+    Copies and pickles carry the pairs, so an optimizer copied together with its model goes on with the model's copy.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[Tensor, Value]] = ()) -> None:
+        self._values: Any = WeakTensorKeyDictionary()
+        for weight, value in pairs:
+            self[weight] = value
+
+    def get(self, weight: Tensor, default: Any = None) -> Any:
+        """The value of a weight, or `default`."""
+        return self._values.get(weight, default)
+
+    def pop(self, weight: Tensor) -> None:
+        """Forget a weight, if it is known."""
+        self._values.pop(weight, None)
+
+    def items(self) -> list[tuple[Tensor, Value]]:
+        """All pairs, in the order in which they came."""
+        return list(self._values.items())
+
+    def __setitem__(self, weight: Tensor, value: Value) -> None:
+        self._values[weight] = value
+
+    def __contains__(self, weight: Tensor) -> bool:
+        return weight in self._values
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(list(self._values.keys()))
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"pairs": self.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["pairs"])  # type: ignore[misc]
 
 
 class SlotStore:
-    """Parameter -> slots, by identity and with weak keys.
-
-    Copies and pickles carry the pairs, so an optimizer copied together with its model goes on with its state.
-    """
+    """The slots of each weight: made when first asked for; freezing and thawing a weight keeps them."""
 
     def __init__(self) -> None:
-        self._slots: Any = WeakTensorKeyDictionary()
+        self._slots: ByWeight[Slots] = ByWeight()
         self._last: tuple[list[weakref.ref[Tensor]], list[Slots]] = ([], [])
 
     def get(self, weights: Sequence[Tensor], make: Callable[[Tensor], Slots]) -> list[Slots]:
@@ -61,12 +102,38 @@ class SlotStore:
         return len(self._slots)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"pairs": list(self._slots.items())}
+        return {"_slots": self._slots, "_last": ([], [])}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__()  # type: ignore[misc]
-        for weight, slots in state["pairs"]:
-            self._slots[weight] = slots
+
+class Holder(Update):
+    """The part of an optimizer that holds slots, and remembers the weights it was built for."""
+
+    _store: SlotStore
+    _built: list[weakref.ref[Tensor]]
+    name: str
+
+    @property
+    def built(self) -> bool:
+        """Whether `build` was called, by hand or by the first `apply`."""
+        return bool(self._built)
+
+    def build(self, weights: Iterable[Tensor]) -> None:
+        """Make the slots of `weights`, and remember their order for calls that do not name them."""
+        found = list(weights)
+        self.slots(found)
+        self._built = [weakref.ref(w) for w in found]
+
+    def slots(self, weights: Sequence[Tensor]) -> list[Slots]:
+        """The slots of each weight, kept by parameter and made when first asked for; see `SlotStore`."""
+        return self._store.get(weights, self.init_slots)
+
+    def _known(self, weights: Iterable[Tensor] | None) -> list[Tensor]:
+        if weights is not None:
+            return list(weights)
+        alive = [ref() for ref in self._built]
+        if not alive or any(w is None for w in alive):
+            raise ValueError(f"{self.name} does not know its weights: call build(weights), or pass them.")
+        return [w for w in alive if w is not None]
 
 
 def _follows(slots: Slots, weight: Tensor) -> bool:

@@ -426,3 +426,19 @@ def test_what_a_frozen_layer_gets_is_frozen():
     assert layer.trainable is False
     layer.trainable = True
     assert len(layer.trainable_weights) == 3
+
+
+def test_an_activity_regularizer_can_be_set_at_any_time():
+    layer, plain = Dense(3), Dense(3)
+    x = torch.randn(4, 2)
+    model = fanin.Sequential([fanin.Input((2,)), layer, plain])
+    for _ in range(2):
+        model(x)
+    assert model.losses == []
+    layer.activity_regularizer = "l2"
+    expected = float(layer(x).detach().square().sum()) * 0.01 / 4
+    model(x)
+    assert [float(loss.detach()) for loss in model.losses] == [pytest.approx(expected, rel=1e-5)]
+    layer.activity_regularizer = None
+    model(x)
+    assert model.losses == []

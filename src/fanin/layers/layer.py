@@ -28,7 +28,7 @@ from fanin.layers.convert import as_tensor, checked_cast
 from fanin.layers.copies import Copies
 from fanin.layers.history import History
 from fanin.layers.input_spec import check_inputs
-from fanin.layers.ledger import Ledger
+from fanin.layers.ledger import Ledger, Noted
 from fanin.layers.scope import CallScope, Entry, Record, current
 from fanin.layers.shapes import first_shape, known_shape
 from fanin.layers.symbolic_call import call_symbolically, declared_specs, output_shape
@@ -121,6 +121,14 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
         if kwargs:
             raise TypeError(f"{type(self).__name__} got unknown arguments: {', '.join(sorted(kwargs))}.")
         self._initialize_hook = True  # dynamo builds a module that has this mark before it traces a call
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As an nn.Module's; `layer.activity_regularizer = "l2"` holds from the next call on."""
+        if name == "activity_regularizer":
+            value = regularizers.get(value)
+            self.__dict__["_direct_dtype"] = None
+            Noted.count += 1
+        super().__setattr__(name, value)
 
     # --- what subclasses write -------------------------------------------------------------------------------
 

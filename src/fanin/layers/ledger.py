@@ -18,7 +18,7 @@ _Kind = str  # "losses" or "updates"
 
 
 class Noted:
-    """How many losses and updates with symbolic values were added outside calls: models look for theirs anew."""
+    """How often layers were given, outside calls, what calls have to add: models then look again at their layers."""
 
     count = 0
 

@@ -536,3 +536,34 @@ def test_anything_with_the_three_methods_will_do():
 def test_names_are_unique_where_keras_makes_them_so():
     assert [metrics.AUC().name, metrics.AUC().name, metrics.Recall().name] == ["auc", "auc_1", "recall"]
     assert np.isclose(metrics.AUC().thresholds[0], -1e-7)
+
+
+def test_a_metric_written_as_for_keras():
+    class Largest(metrics.Metric):
+        def __init__(self, name="largest", **kwargs):
+            super().__init__(name=name, **kwargs)
+            self.seen = self.add_variable(shape=(), initializer="zeros", name="seen")
+            self.rows = self.add_weight(shape=(2,), initializer="ones", dtype="int32")
+
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            self.seen.copy_(torch.maximum(self.seen, (y_pred - y_true).abs().max()))
+            self.rows.add_(len(y_pred))
+
+        def result(self):
+            return self.seen
+
+    metric = Largest()
+    assert not metric.traceable
+    assert metric.rows.dtype == torch.int32
+    predicted = torch.tensor([1.0, -3.0], requires_grad=True)
+    metric.update_state(torch.zeros(2), predicted)
+    metric.update_state(torch.zeros(2), predicted / 2)
+    assert metric.result().item() == 3.0
+    assert not metric.result().requires_grad  # nothing of the graph is kept
+    assert metric.rows.tolist() == [5, 5]
+    assert [id(v) for v in metric.variables] == [id(metric.seen), id(metric.rows)]
+    twin = copy.deepcopy(metric)
+    metric.reset_state()
+    assert metric.result().item() == 0.0
+    twin.update_state(torch.zeros(1), torch.tensor([7.0]))
+    assert twin.result().item() == 7.0

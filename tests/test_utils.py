@@ -7,7 +7,13 @@ import pytest
 import torch
 
 import fanin
-from fanin.utils import clear_session, set_random_seed, to_categorical
+from fanin.utils import (
+    clear_session,
+    pack_x_y_sample_weight,
+    set_random_seed,
+    to_categorical,
+    unpack_x_y_sample_weight,
+)
 
 
 def test_one_seed_for_all_generators():
@@ -40,3 +46,22 @@ def test_automatic_names_start_again():
         names.append([fanin.layers.Dense(1).name, fanin.layers.Dense(1).name])
         clear_session()
     assert names == [["dense", "dense_1"]] * 2
+
+
+def test_the_parts_of_a_batch(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    import keras
+
+    for parts in [(1,), (1, 2), (1, 2, 3), ([1, 2],), ((1,), 2), (1, None, 3)]:
+        packed = pack_x_y_sample_weight(*parts)
+        assert packed == keras.utils.pack_x_y_sample_weight(*parts)
+        assert unpack_x_y_sample_weight(packed) == keras.utils.unpack_x_y_sample_weight(packed)
+    assert unpack_x_y_sample_weight([1, 2]) == (1, 2, None)
+    for bad in [(), (1, 2, 3, 4)]:
+        with pytest.raises(ValueError, match="unpack_x_y_sample_weight"):
+            unpack_x_y_sample_weight(bad)
+
+
+def test_names_that_keras_keeps_in_two_places():
+    for name in ("register_keras_serializable", "custom_object_scope", "deserialize_keras_object"):
+        assert getattr(fanin.utils, name) is getattr(fanin.saving, name)

@@ -9,6 +9,17 @@ import numpy as np
 import torch
 
 from fanin.config import clear_session
+from fanin.registry import (
+    custom_object_scope,
+    deserialize,
+    get_registered_name,
+    get_registered_object,
+    register_keras_serializable,
+    serialize,
+)
+
+deserialize_keras_object = deserialize
+serialize_keras_object = serialize
 
 
 def set_random_seed(seed: int) -> None:
@@ -37,4 +48,41 @@ def to_categorical(x: Any, num_classes: int | None = None) -> np.ndarray[Any, An
     return np.eye(count, dtype=np.float32)[labels]
 
 
-__all__ = ["clear_session", "set_random_seed", "to_categorical"]
+def pack_x_y_sample_weight(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+    """What `fit` hands to `train_step`: (x, y, sample_weight), or (x, y); without y x itself, a list of inputs as (x,).
+
+    >>> pack_x_y_sample_weight(1, 2), pack_x_y_sample_weight(1), pack_x_y_sample_weight([1])
+    ((1, 2), 1, ([1],))
+    """
+    if y is None:
+        return (x,) if isinstance(x, (tuple, list)) else x
+    return (x, y) if sample_weight is None else (x, y, sample_weight)
+
+
+def unpack_x_y_sample_weight(data: Any) -> tuple[Any, Any, Any]:
+    """(x, y, sample_weight) from what `train_step` gets, None for what is not there. More parts are a ValueError.
+
+    >>> unpack_x_y_sample_weight((1, 2)), unpack_x_y_sample_weight(1)
+    ((1, 2, None), (1, None, None))
+    """
+    parts = tuple(data) if isinstance(data, (tuple, list)) else (data,)
+    if not 1 <= len(parts) <= 3:
+        raise ValueError(
+            f"unpack_x_y_sample_weight: expected x, y and sample_weight at most, found {len(parts)} parts."
+        )
+    return (*parts, None, None)[:3]
+
+
+__all__ = [
+    "clear_session",
+    "custom_object_scope",
+    "deserialize_keras_object",
+    "get_registered_name",
+    "get_registered_object",
+    "pack_x_y_sample_weight",
+    "register_keras_serializable",
+    "serialize_keras_object",
+    "set_random_seed",
+    "to_categorical",
+    "unpack_x_y_sample_weight",
+]

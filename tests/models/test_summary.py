@@ -38,3 +38,18 @@ def test_before_the_shape_is_known():
 def test_it_prints(capsys):
     fanin.Sequential([Dense(4, input_shape=(3,))]).summary()
     assert "dense (Dense)" in capsys.readouterr().out
+
+
+def test_models_within_the_model_and_what_trains():
+    x = fanin.Input((3,))
+    inner = fanin.Sequential([fanin.Input((3,)), Dense(2, name="inside")], name="inner")
+    model = fanin.Model(x, Dense(1, name="last")(inner(x)))
+    inner.trainable = False
+    assert not any("inside" in line for line in lines(model, line_length=90))
+    text = lines(model, line_length=90, expand_nested=True, show_trainable=True)
+    inside = next(line for line in text if "inside" in line)
+    assert "│   inside (Dense)" in inside
+    assert "(None, 2)" in inside
+    assert "yes" not in inside
+    assert any("last (Dense)" in line and "yes" in line for line in text)
+    assert not any("Connected" in line for line in text)

@@ -34,12 +34,11 @@ class Attributes(nn.Module):
         set_after: dict[str, int] = self.__dict__.get("_set_after", {})
         adopted = False
         for name, value in list(self.__dict__.items()):
-            items = list(value.values()) if type(value) is dict else value if type(value) in (list, tuple) else ()
-            if items and name not in self._own_lists and all(isinstance(item, nn.Module) for item in items):
-                if name == "_modules":
-                    continue
+            is_own = name in self._own_lists or name == "_modules" or isinstance(value, nn.Module)
+            part = None if is_own else _as_module(value)
+            if part is not None:
                 del self.__dict__[name]
-                setattr(self, name, nn.ModuleDict(value) if isinstance(value, dict) else nn.ModuleList(value))
+                setattr(self, name, part)
                 order[name] = (set_after.get(name, len(order)), 0)
                 adopted = True
         for name in sorted(order, key=lambda name: order[name]) if adopted else ():
@@ -93,6 +92,22 @@ class Attributes(nn.Module):
             facts = self.__dict__.get(kind, {})
             if owned in facts:
                 facts[name] = facts.pop(owned)
+
+
+def _as_module(value: Any) -> nn.Module | None:
+    """A list or dict of modules, or of such lists and dicts, as a module; None for anything else."""
+    if isinstance(value, nn.Module):
+        return value
+    named = type(value) is dict
+    if not (named or type(value) in (list, tuple)) or not value:
+        return None
+    parts = {}
+    for key, part in value.items() if named else enumerate(value):
+        found = _as_module(part)
+        if found is None or (named and not isinstance(key, str)):
+            return None
+        parts[str(key)] = found
+    return nn.ModuleDict(parts) if named else nn.ModuleList(parts.values())
 
 
 def _owner_name(layer: nn.Module, value: torch.Tensor) -> str | None:

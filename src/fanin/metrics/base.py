@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanin import config
-from fanin.dtypes import as_policy, dtype_name
+from fanin import config, initializers
+from fanin.dtypes import as_dtype, as_policy, dtype_name
 from fanin.losses.base import align_weights, to_tensor
 from fanin.registry import snake_case
 
@@ -62,6 +62,8 @@ def weighted_total(
 class Metric:
     """Base of all metrics. A subclass writes `init_variables`, `update` and `compute`; Keras's face follows from them.
 
+    Or it writes `update_state` and `result`, as Keras's do, and changes tensors of `add_variable` in place.
+
     Args:
         dtype: the dtype of the result; `floatx()` by default. Sums are kept in float64.
         name: the key in histories; by default the class's own, in snake case and unique.
@@ -82,6 +84,17 @@ class Metric:
     ...         return variables["largest"]
     >>> Largest()(torch.zeros(2), torch.tensor([1.0, -3.0]))
     tensor(3.)
+
+    >>> class Positives(Metric):
+    ...     def __init__(self, name="positives", **kwargs):
+    ...         super().__init__(name=name, **kwargs)
+    ...         self.total = self.add_variable(shape=(), initializer="zeros", name="total")
+    ...     def update_state(self, y_true, y_pred, sample_weight=None):
+    ...         self.total.add_((y_pred > 0.5).sum())
+    ...     def result(self):
+    ...         return self.total.clone()
+    >>> Positives()(torch.zeros(3), torch.tensor([0.9, 0.1, 0.7]))
+    tensor(2.)
     """
 
     traceable: bool = True
@@ -91,11 +104,14 @@ class Metric:
         self.name = name or config.unique_name(snake_case(type(self).__name__))
         self._dtype = as_policy(dtype or config.floatx()).compute
         self._state: Variables | None = None
+        self._added: Variables = {}
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
         if "update_state" in cls.__dict__ and "update" not in cls.__dict__:
             cls.traceable = False
+        if "update_state" in cls.__dict__:
+            cls.update_state = torch.no_grad()(cls.update_state)  # type: ignore[method-assign]
 
     @property
     def dtype(self) -> str:
@@ -136,10 +152,40 @@ class Metric:
     def state(self, variables: Variables) -> None:
         self._state = dict(variables)
 
+    def add_variable(
+        self,
+        shape: Any = (),
+        initializer: Any = "zeros",
+        dtype: Any = None,
+        aggregation: Any = "sum",
+        name: str | None = None,
+    ) -> Tensor:
+        """A tensor that `update_state` changes in place (`add_`, `copy_`), and `reset_state` sets to 0.
+
+        Args:
+            shape: of the tensor.
+            initializer: of its first value.
+            dtype: a dtype or its name; that of the metric by default.
+            aggregation: kept for Keras.
+            name: by default its number.
+        """
+        fill = initializers.get("zeros" if initializer is None else initializer)
+        assert fill is not None
+        size = (shape,) if isinstance(shape, int) else tuple(shape)
+        made = fill(size, dtype=self._dtype if dtype is None else as_dtype(dtype))
+        self._added[name or str(len(self._added))] = made
+        return made
+
+    def add_weight(
+        self, shape: Any = (), initializer: Any = None, dtype: Any = None, name: str | None = None
+    ) -> Tensor:
+        """As `add_variable`."""
+        return self.add_variable(shape, initializer, dtype, name=name)
+
     @property
     def variables(self) -> list[Tensor]:
         """The variables it keeps, in order."""
-        return list(self.state.values())
+        return list((self._added or self.state).values())
 
     @torch.no_grad()
     def update_state(self, *args: Any, **kwargs: Any) -> None:
@@ -156,6 +202,8 @@ class Metric:
     def reset_state(self) -> None:
         """Forget all that was counted."""
         self._state = None
+        for variable in self._added.values():
+            variable.zero_()
 
     def reset_states(self) -> None:
         """`reset_state`, by Keras 2's name."""

@@ -42,6 +42,7 @@ class Graphed(Running):
         """The layers; of a graph in Keras's order, input layers too; else those set as attributes."""
         if self._network is not None:
             return list(self._network.layers)
+        self._adopt_lists()
         return list(_flat_children(self))
 
     def _listed(self) -> list[Any]:

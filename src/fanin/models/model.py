@@ -151,7 +151,7 @@ class Model(Steps):
             batch_size: 32 unless given; the shorter last batch is kept.
             epochs: the number of the last epoch.
             verbose: 0 silent, 1 a bar ("auto"), 2 one line for each epoch; without a terminal, plain lines.
-            callbacks: Callback objects; torch's learning-rate schedulers too, which step after each epoch.
+            callbacks: one or more Callback objects; torch's learning-rate schedulers too, which step after each epoch.
             validation_split: the last fraction of the arrays is held out, before shuffling.
             validation_data: (x, y), (x, y, sample_weight), a DataLoader or a Dataset.
             shuffle: arrays in a new order each epoch.
@@ -214,9 +214,24 @@ class Model(Steps):
         """The outputs for one batch, as a numpy array."""
         return loop.predict_on_batch(self, x)
 
-    def summary(self, line_length: int | None = None, print_fn: Callable[[str], None] | None = None) -> None:
-        """Print a table of layers, output shapes and numbers of weights."""
-        print_summary(self, line_length, print_fn)
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: Any = None,
+        print_fn: Callable[[str], None] | None = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+    ) -> None:
+        """Print a table of layers, output shapes and numbers of weights.
+
+        Args:
+            line_length: the width in characters; default the terminal's.
+            positions: kept for Keras; columns are as wide as they need to be.
+            print_fn: gets the text instead of standard output.
+            expand_nested: whether the layers of models within the model are listed too.
+            show_trainable: whether a column says which layers train.
+        """
+        print_summary(self, line_length, print_fn, expand_nested, show_trainable)
 
     @classmethod
     def _is_described_by_arguments(cls) -> bool:

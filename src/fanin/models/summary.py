@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -11,32 +12,37 @@ from torch import nn
 from fanin.graph.node import FunctionCall, Node, function_name
 from fanin.layers.module import TorchModule
 from fanin.layers.variables import named_weights
+from fanin.models.graphed import Graphed
 
 
-def print_summary(model: Any, line_length: int | None = None, print_fn: Callable[[str], None] | None = None) -> None:
+def print_summary(
+    model: Any,
+    line_length: int | None = None,
+    print_fn: Callable[[str], None] | None = None,
+    expand_nested: bool = False,
+    show_trainable: bool = False,
+) -> None:
     """Print layers, output shapes and numbers of weights, and what they add up to.
 
     Args:
         model: a model with `layers`.
         line_length: the width in characters; default the terminal's.
         print_fn: gets the text instead of standard output.
+        expand_nested: whether the layers of models within the model are listed too, indented.
+        show_trainable: whether there is a column that says which layers train.
     """
     from rich.console import Console
     from rich.table import Table
 
+    rows = list(_rows(model, expand_nested))
     table = Table(title=f'Model: "{model.name}"', title_justify="left", title_style="bold")
-    for title, side in (("Layer (type)", "left"), ("Output Shape", "left"), ("Param #", "right")):
-        table.add_column(title, justify=side)  # type: ignore[arg-type]
-    operations = model._listed()
-    inside = {id(node) for node in model._ledger_nodes()}
-    sources = [_sources(operation, inside) for operation in operations]
-    chain: list[list[str]] = [[], *([_name(operation)] for operation in operations[:-1])]
-    branches = any(found and found != before for found, before in zip(sources, chain, strict=True))
-    if branches:
-        table.add_column("Connected to")
-    for operation, found in zip(operations, sources, strict=True):
-        cells = [f"{_name(operation)} ({_kind(operation)})", _shape(operation, inside), _size(operation)]
-        table.add_row(*cells, *([", ".join(found) or "-"] if branches else []))
+    columns = ["Layer (type)", "Output Shape", "Param #"]
+    columns += ["Connected to"] if _branches(rows) else []
+    columns += ["Trains"] if show_trainable else []
+    for title in columns:
+        table.add_column(title, justify="right" if title == "Param #" else "left")
+    for row in rows:
+        table.add_row(*(row.cell(title) for title in columns))
     target = io.StringIO() if print_fn is not None else None
     console = Console(file=target, width=line_length)
     console.print(table)
@@ -44,6 +50,69 @@ def print_summary(model: Any, line_length: int | None = None, print_fn: Callable
         console.print(line, highlight=False)
     if print_fn is not None and target is not None:
         print_fn(target.getvalue().rstrip("\n"))
+
+
+@dataclass
+class _Row:
+    """One layer or recorded function of a model.
+
+    Attributes:
+        operation: the layer or function.
+        inside: ids of the calls that belong to the model.
+        depth: how many models it is inside of, below the one that is printed.
+    """
+
+    operation: Any
+    inside: set[int]
+    depth: int
+
+    def cell(self, title: str) -> str:
+        """What stands under that title."""
+        operation = self.operation
+        if title == "Layer (type)":
+            return f"{'  ' * self.depth}{_name(operation)} ({_kind(operation)})"
+        if title == "Output Shape":
+            return self._shape()
+        if title == "Param #":
+            return _size(operation)
+        if title == "Trains":
+            return "yes" if any(p.requires_grad for p in _parameters(operation)) else "-"
+        return ", ".join(self.sources) or "-"
+
+    @property
+    def _calls(self) -> list[Node]:
+        return [node for node in getattr(self.operation, "inbound_nodes", ()) if id(node) in self.inside]
+
+    @property
+    def sources(self) -> list[str]:
+        """What its calls in this model read: names, each once."""
+        found = [symbol.layer.name for node in self._calls for symbol in node.input_tensors]
+        return list(dict.fromkeys(found))
+
+    def _shape(self) -> str:
+        """The output shapes of its calls in this model; else what the layer itself says."""
+        shapes = [symbol.shape for node in self._calls for symbol in node.output_tensors]
+        if shapes:
+            return ", ".join(dict.fromkeys(map(str, shapes)))
+        try:
+            return str(self.operation.output_shape)
+        except (AttributeError, RuntimeError):
+            return "?"
+
+
+def _rows(model: Any, expand_nested: bool, depth: int = 0) -> Iterator[_Row]:
+    inside = {id(node) for node in model._ledger_nodes()}
+    for operation in model._listed():
+        yield _Row(operation, inside, depth)
+        if expand_nested and isinstance(operation, Graphed):
+            yield from _rows(operation, expand_nested, depth + 1)
+
+
+def _branches(rows: list[_Row]) -> bool:
+    """Whether any layer reads something else than what stands above it."""
+    outermost = [row for row in rows if row.depth == 0]
+    above: list[list[str]] = [[], *([_name(row.operation)] for row in outermost[:-1])]
+    return any(row.sources and row.sources != before for row, before in zip(outermost, above, strict=True))
 
 
 def _name(operation: Any) -> str:
@@ -56,25 +125,8 @@ def _kind(operation: Any) -> str:
     return type(operation.module if isinstance(operation, TorchModule) else operation).__name__
 
 
-def _calls(operation: Any, inside: set[int]) -> list[Node]:
-    return [node for node in getattr(operation, "inbound_nodes", ()) if id(node) in inside]
-
-
-def _sources(operation: Any, inside: set[int]) -> list[str]:
-    """What an operation's calls in this model read: names, each once."""
-    found = [symbol.layer.name for node in _calls(operation, inside) for symbol in node.input_tensors]
-    return list(dict.fromkeys(found))
-
-
-def _shape(operation: Any, inside: set[int]) -> str:
-    """The output shapes of the calls in this model; else what the layer itself says."""
-    shapes = [symbol.shape for node in _calls(operation, inside) for symbol in node.output_tensors]
-    if shapes:
-        return ", ".join(dict.fromkeys(map(str, shapes)))
-    try:
-        return str(operation.output_shape)
-    except (AttributeError, RuntimeError):
-        return "?"
+def _parameters(operation: Any) -> Iterator[nn.Parameter]:
+    return operation.parameters() if isinstance(operation, nn.Module) else iter(())
 
 
 def _size(operation: Any) -> str:

@@ -7,7 +7,7 @@ import platform
 
 import torch
 
-from benchmarks import call, chain, imports
+from benchmarks import call, chain, imports, tables
 
 if __name__ == "__main__":
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
@@ -15,3 +15,4 @@ if __name__ == "__main__":
     imports.main()
     call.main()
     chain.main()
+    tables.main()

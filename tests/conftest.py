@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,14 @@ import fanin.config
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers already share the cores
+
+
+# What tests run in other ways than by importing it: scripts, and a program for other Pythons.
+HERE = Path(__file__).parent
+collect_ignore = [
+    *(str(path) for path in (HERE / "scripts").glob("*.py") if not path.name.startswith("test_")),
+    str(HERE / "parity" / "other_keras.py"),
+]
 
 
 class CleanStart:

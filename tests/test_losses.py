@@ -11,8 +11,26 @@ from fanin import config, losses
 from fanin.errors import DataError, MismatchError
 from fanin.registry import register_keras_serializable
 
-ELEMENTWISE = [losses.MeanSquaredError, losses.MeanAbsoluteError, losses.Huber, losses.BinaryCrossentropy]
-ALL = [*ELEMENTWISE, losses.CategoricalCrossentropy, losses.SparseCategoricalCrossentropy]
+ELEMENTWISE = [
+    losses.MeanSquaredError,
+    losses.MeanAbsoluteError,
+    losses.MeanAbsolutePercentageError,
+    losses.MeanSquaredLogarithmicError,
+    losses.Huber,
+    losses.LogCosh,
+    losses.Poisson,
+    losses.Hinge,
+    losses.SquaredHinge,
+    losses.BinaryCrossentropy,
+]
+ALL = [
+    *ELEMENTWISE,
+    losses.CosineSimilarity,
+    losses.KLDivergence,
+    losses.CategoricalHinge,
+    losses.CategoricalCrossentropy,
+    losses.SparseCategoricalCrossentropy,
+]
 EPSILON = 1e-7
 
 
@@ -34,6 +52,25 @@ def rows(*values):
         (losses.MeanAbsoluteError(), [[0.0, 1.0], [2.0, 3.0]], [[1.0, 1.0], [2.0, 6.0]], (0.5 + 1.5) / 2),
         (losses.Huber(), [[0.0], [0.0]], [[0.5], [3.0]], (0.125 + 2.5) / 2),
         (losses.Huber(delta=2.0), [[0.0]], [[-3.0]], 2.0 * 3.0 - 2.0),
+        (losses.MeanAbsolutePercentageError(), [[2.0, -4.0]], [[1.0, -4.0]], 100 * 0.5 / 2),
+        (losses.MeanAbsolutePercentageError(), [[0.0]], [[1.0]], 100 / EPSILON),
+        (losses.MeanSquaredLogarithmicError(), [[1.0, 1.0]], [[3.0, 1.0]], math.log(2) ** 2 / 2),
+        (losses.MeanSquaredLogarithmicError(), [[-5.0]], [[1.0]], math.log(2) ** 2),
+        (losses.LogCosh(), [[0.0, 1.0]], [[1.0, 0.0]], math.log(math.cosh(1.0))),
+        (losses.LogCosh(), [[0.0], [0.0]], [[1000.0], [-1000.0]], 1000 - math.log(2)),
+        (losses.CosineSimilarity(), [[3.0, 4.0], [1.0, 0.0]], [[8.0, 6.0], [-2.0, 0.0]], (-0.96 + 1.0) / 2),
+        (losses.CosineSimilarity(axis=0), [[3.0], [4.0]], [[8.0], [6.0]], -0.96),
+        (losses.CosineSimilarity(), [[0.0, 0.0]], [[1.0, 0.0]], 0.0),
+        (losses.KLDivergence(), [[0.5, 0.5]], [[0.25, 0.75]], 0.5 * math.log(2) + 0.5 * math.log(2 / 3)),
+        (losses.KLDivergence(), [[1.0, 0.0]], [[0.5, 0.5]], math.log(2) + EPSILON * math.log(EPSILON / 0.5)),
+        (losses.KLDivergence(), [[1.0]], [[0.0]], -math.log(EPSILON)),
+        (losses.Poisson(), [[2.0, 0.0]], [[math.e, 3.0]], (math.e - 2 + 3) / 2),
+        (losses.Poisson(), [[1.0]], [[0.0]], -math.log(EPSILON)),
+        (losses.Hinge(), [[-1.0, 1.0, 1.0]], [[0.5, 0.5, 3.0]], (1.5 + 0.5 + 0.0) / 3),
+        (losses.Hinge(), [[0, 1, 1]], [[0.5, 0.5, 3.0]], (1.5 + 0.5 + 0.0) / 3),
+        (losses.Hinge(), [[-1.0, 0.0]], [[0.5, 0.5]], (1.5 + 1.0) / 2),
+        (losses.SquaredHinge(), [[-1.0, 1.0, 1.0]], [[0.5, 0.5, 3.0]], (2.25 + 0.25 + 0.0) / 3),
+        (losses.CategoricalHinge(), [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]], [[0.5, 0.75, 0.25], [2.0, 0.5, 0.0]], 0.75 / 2),
         (losses.BinaryCrossentropy(), [[1.0], [0.0]], [[0.25], [0.25]], -(math.log(0.25) + math.log(0.75)) / 2),
         (losses.BinaryCrossentropy(from_logits=True), [[1.0]], [[0.0]], math.log(2)),
         (losses.BinaryCrossentropy(label_smoothing=1.0), [[1.0]], [[0.9]], -0.5 * (math.log(0.9) + math.log(0.1))),
@@ -59,6 +96,53 @@ def test_a_probability_of_zero_costs_sixteen(loss):
     worst = loss(t([1.0, 0.0]), t([0.0, 1.0])).item()
     assert worst == pytest.approx(-math.log(EPSILON), rel=1e-2)  # float32 cuts at 1 - 1.19e-7
     assert math.isfinite(worst)
+
+
+def test_losses_in_float64_are_their_formulas():
+    generator = torch.Generator().manual_seed(0)
+    y, p = (torch.rand(50, 4, generator=generator, dtype=torch.float64) + 0.1 for _ in range(2))
+    e = p - y
+    sign = torch.where(torch.arange(4) % 2 == 0, 1.0, -1.0).double().expand(50, 4)
+    one_hot = torch.eye(4, dtype=torch.float64)[torch.randint(0, 4, (50,), generator=generator)]
+    wrong = p.masked_fill(one_hot == 1, 0.0).amax(-1)
+    unit_y, unit_p = ((v / v.square().sum(-1, keepdim=True).sqrt()).clone() for v in (y, p))
+    q, r = y / y.sum(-1, keepdim=True), p / p.sum(-1, keepdim=True)
+    for found, expected in (
+        (losses.mean_absolute_percentage_error(y, p), (e.abs() / y * 100).mean(-1)),
+        (losses.mean_squared_logarithmic_error(y, p), ((1 + p).log() - (1 + y).log()).square().mean(-1)),
+        (losses.log_cosh(y * 20, p * 20), (20 * e).cosh().log().mean(-1)),
+        (losses.cosine_similarity(y, p), -(unit_y * unit_p).sum(-1)),
+        (losses.kl_divergence(q, r), (q * (q / r).log()).sum(-1)),
+        (losses.poisson(y, p), (p - y * (p + EPSILON).log()).mean(-1)),
+        (losses.hinge(sign, p), (1 - sign * p).clamp(min=0).mean(-1)),
+        (losses.squared_hinge(sign, p), (1 - sign * p).clamp(min=0).square().mean(-1)),
+        (losses.categorical_hinge(one_hot, p), (1 + wrong - (one_hot * p).sum(-1)).clamp(min=0)),
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("cls", ALL[: ALL.index(losses.CategoricalCrossentropy)])
+@pytest.mark.parametrize("y", [[0.0, 0.0], [0.0, 1.0]])
+def test_gradients_at_zero_are_finite(cls, y):
+    p = torch.zeros(1, 2, requires_grad=True)
+    loss = cls()(t(y), p)
+    loss.backward()
+    assert math.isfinite(loss.item())
+    assert p.grad.isfinite().all()
+
+
+def test_a_label_of_zero_is_minus_one_only_where_all_are_zero_or_one():
+    p = rows(0.5, 0.5, 0.5)
+    assert losses.hinge(rows(0, 1, 1), p).tolist() == [1.5, 0.5, 0.5]
+    assert losses.hinge(rows(False, True, True), p).tolist() == [1.5, 0.5, 0.5]
+    assert losses.hinge(rows(0, 1, -1), p).tolist() == [1.0, 0.5, 1.5]
+    assert losses.hinge(rows(1, 1, 1), p).tolist() == [0.5, 0.5, 0.5]
+
+
+def test_a_vector_is_one_distribution():
+    y, p = t(0.5, 0.5), t(0.25, 0.75)
+    for cls in (losses.KLDivergence, losses.CategoricalHinge, losses.CosineSimilarity):
+        torch.testing.assert_close(cls()(y, p), cls()(y.unsqueeze(0), p.unsqueeze(0)))
 
 
 def test_epsilon_is_read_at_every_call():
@@ -239,6 +323,7 @@ def test_read_only_arrays_are_taken_without_a_warning():
         (lambda: losses.BinaryCrossentropy(label_smoothing=1.5), r"label_smoothing must be a number in \[0, 1\]"),
         (lambda: losses.CategoricalCrossentropy(label_smoothing="x"), "label_smoothing must be a number"),
         (lambda: losses.CategoricalCrossentropy(axis=True), "axis must be an int"),
+        (lambda: losses.CosineSimilarity(axis=None), "axis must be an int, found None"),
         (lambda: losses.SparseCategoricalCrossentropy(ignore_class=0.5), "ignore_class must be an int"),
     ],
 )
@@ -311,6 +396,14 @@ SPARSE, BINARY, CATEGORICAL, MSE = (
         (MSE, np.array([[1.0], [2.0]]), (None,)),
         (losses.Huber(), np.zeros((3, 4, 5)), (None, 4, 5)),
         (losses.MeanAbsoluteError(), np.zeros((3, 4)), (None, None)),
+        (losses.MeanSquaredLogarithmicError(), np.array([-5.0]), (None, 1)),
+        (losses.MeanAbsolutePercentageError(), np.array([0]), (None, 1)),
+        (losses.Hinge(), np.array([[False], [True]]), (None, 1)),
+        (losses.SquaredHinge(), np.array([-1, 1]), (None, 1)),
+        (losses.CategoricalHinge(), np.array([[0, 1]]), (None, 2)),
+        (losses.KLDivergence(), np.array([[0.0, 1.1]]), (None, 2)),
+        (losses.Poisson(), np.array([0, 7]), (None, 1)),
+        (losses.CosineSimilarity(), np.zeros((2, 3)), (None, 3)),
     ],
 )
 def test_good_targets(loss, y, shape):
@@ -347,6 +440,12 @@ def test_good_targets(loss, y, shape):
         (losses.MeanAbsoluteError(), [[[1.0]]], (None, 1), "nothing is broadcast"),
         (losses.Huber(), [np.nan], (None, 1), "row 0 holds nan"),
         (MSE, 1.0, (None, 1), "single number"),
+        *[
+            (cls(), [[1.0, np.nan]], (None, 2), "labels: row 0 holds nan; expected finite numbers")
+            for cls in ALL
+            if "Crossentropy" not in cls.__name__
+        ],
+        (losses.KLDivergence(), [0, 1], (None, 2), r"labels has shape \(2,\), the model's output \(N, 2\)"),
     ],
 )
 def test_bad_targets_are_named(loss, y, shape, message):
@@ -442,6 +541,16 @@ def test_a_function_is_wrapped_under_its_name():
         ("bce", losses.binary_crossentropy),
         ("BCE", losses.binary_crossentropy),
         ("huber", losses.huber),
+        ("mape", losses.mean_absolute_percentage_error),
+        ("MSLE", losses.mean_squared_logarithmic_error),
+        ("log_cosh", losses.log_cosh),
+        ("kld", losses.kl_divergence),
+        ("KLD", losses.kl_divergence),
+        ("poisson", losses.poisson),
+        ("hinge", losses.hinge),
+        ("squared_hinge", losses.squared_hinge),
+        ("categorical_hinge", losses.categorical_hinge),
+        ("cosine_similarity", losses.cosine_similarity),
     ],
 )
 def test_names_of_functions_give_functions(name, expected):
@@ -469,6 +578,8 @@ def test_configs_carry_what_matters():
     assert (again.delta, again.dtype) == (3.0, "float64")
     assert losses.Huber().get_config() == {"name": "huber_loss", "reduction": "sum_over_batch_size"}
     assert losses.deserialize(losses.serialize(losses.SparseCategoricalCrossentropy(axis=1))).axis == 1
+    assert losses.deserialize(losses.serialize(losses.CosineSimilarity(axis=1))).axis == 1
+    assert losses.CosineSimilarity().get_config() == {"name": "cosine_similarity", "reduction": "sum_over_batch_size"}
 
 
 def test_functions_are_saved_by_name():

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 import torchmetrics
+from sklearn.metrics import r2_score
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fanin import config, losses, metrics
 from fanin.errors import MismatchError
+from fanin.masks import set_mask
 from fanin.registry import register_keras_serializable
 
 IDS = torch.tensor([0, 2, 1, 2])
@@ -24,6 +26,15 @@ CASES = {
     "MeanSquaredError": (metrics.MeanSquaredError, YES, SAID),
     "MeanAbsoluteError": (metrics.MeanAbsoluteError, YES, SAID),
     "RootMeanSquaredError": (metrics.RootMeanSquaredError, YES, SAID),
+    "MeanAbsolutePercentageError": (metrics.MeanAbsolutePercentageError, YES, SAID),
+    "MeanSquaredLogarithmicError": (metrics.MeanSquaredLogarithmicError, YES, SAID),
+    "LogCoshError": (metrics.LogCoshError, YES, SAID),
+    "CosineSimilarity": (metrics.CosineSimilarity, ONE_HOT, SCORES),
+    "Poisson": (metrics.Poisson, YES, SAID),
+    "KLDivergence": (metrics.KLDivergence, ONE_HOT, SCORES),
+    "Hinge": (metrics.Hinge, 2 * YES - 1, SAID),
+    "SquaredHinge": (metrics.SquaredHinge, 2 * YES - 1, SAID),
+    "CategoricalHinge": (metrics.CategoricalHinge, ONE_HOT, SCORES),
     "Accuracy": (metrics.Accuracy, IDS, IDS.flip(0)),
     "BinaryAccuracy": (metrics.BinaryAccuracy, YES, SAID),
     "CategoricalAccuracy": (metrics.CategoricalAccuracy, ONE_HOT, SCORES),
@@ -59,6 +70,19 @@ BUILT_IN = [name for name in metrics.__all__ if isinstance(getattr(metrics, name
         (metrics.MeanSquaredError(), [[0.0, 1.0]], [[2.0, 2.0]], 2.5),
         (metrics.MeanAbsoluteError(), [0.0, 1.0], [[2.0], [2.0]], 1.5),
         (metrics.RootMeanSquaredError(), [[0.0, 0.0]], [[3.0, 4.0]], math.sqrt(12.5)),
+        (metrics.MeanAbsolutePercentageError(), [2.0, 4.0], [[1.0], [4.0]], 25.0),
+        (metrics.MeanSquaredLogarithmicError(), [[0.0, 1.0]], [[0.0, 3.0]], math.log(2) ** 2 / 2),
+        (metrics.LogCoshError(), [[0.0], [0.0]], [[1.0], [-1.0]], math.log(math.cosh(1))),
+        (metrics.CosineSimilarity(), [[3.0, 4.0], [1.0, 0.0]], [[8.0, 6.0], [-2.0, 0.0]], (0.96 - 1.0) / 2),
+        (metrics.CosineSimilarity(axis=0), [[3.0], [4.0]], [[8.0], [6.0]], 0.96),
+        (metrics.KLDivergence(), [[0.5, 0.5]], [[0.25, 0.75]], 0.5 * math.log(4 / 3)),
+        (metrics.Poisson(), [[2.0]], [[math.e]], math.e - 2),
+        (metrics.Hinge(), [[0.0], [1.0]], [[0.5], [0.25]], (1.5 + 0.75) / 2),
+        (metrics.SquaredHinge(), [[-1.0], [1.0]], [[0.5], [0.5]], (2.25 + 0.25) / 2),
+        (metrics.CategoricalHinge(), [[0.0, 1.0]], [[0.5, 0.75]], 0.75),
+        (metrics.R2Score(), [1.0, 4.0, 3.0], [[2.0], [4.0], [4.0]], 1 - 2 / (14 / 3)),
+        (metrics.R2Score(num_regressors=1), [1.0, 4.0, 3.0], [2.0, 4.0, 4.0], 1 - 2 / (14 / 3) * 2 / 1),
+        (metrics.R2Score(num_regressors=2), [1.0, 4.0, 3.0], [2.0, 4.0, 4.0], 1 - 2 / (14 / 3)),
         (metrics.Accuracy(), [[1], [2]], [1, 3], 0.5),
         (metrics.BinaryAccuracy(), YES, SAID, 0.5),
         (metrics.BinaryAccuracy(threshold=0.65), YES, SAID, 0.75),
@@ -93,6 +117,65 @@ def test_several_thresholds_give_several_results():
     metric = metrics.Precision(thresholds=[0.8, 0.2])  # in the order given
     assert metric(YES, SAID).tolist() == [1.0, 0.75]
     assert metrics.Recall(thresholds=[0.8, 0.2])(YES, SAID).tolist() == pytest.approx([1 / 3, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(None, "raw_values"), ("uniform_average", "uniform_average"), ("variance_weighted_average", "variance_weighted")],
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_r2_is_that_of_scikit_learn(ours, theirs, weighted):
+    rng = np.random.default_rng(0)
+    y = rng.normal(1000, [1, 2, 0.1], (300, 3))
+    p = y + rng.normal(0, 1, y.shape)
+    w = rng.integers(0, 3, 300).astype("float64") if weighted else None
+    metric = metrics.R2Score(ours, dtype="float64")
+    for start in range(0, 300, 70):
+        part = slice(start, start + 70)
+        metric.update_state(y[part], p[part], None if w is None else w[part])
+    expected = r2_score(y, p, sample_weight=w, multioutput=theirs)
+    # Sums of squares of 1000 against a variance of 0.01: 1e8 times the rounding of float64.
+    np.testing.assert_allclose(metric.result().numpy(), expected, rtol=1e-6)
+    assert metric.state["num_samples"].item() == 900  # as Keras counts
+
+
+def test_r2_of_targets_that_are_all_alike():
+    metric = metrics.R2Score()
+    assert metric.result().item() == 0.0
+    alike = torch.full((100, 1), 0.1)
+    assert metric(alike, alike).item() == 1.0
+    assert metric(alike, alike + 1).item() == 0.0
+    metric.reset_state()
+    for rows in range(1, 60):  # sums that float64 has to round
+        metric.update_state(torch.full((rows, 1), 0.1, dtype=torch.float64), torch.zeros(rows, 1), [1 / rows] * rows)
+    assert metric.result().item() == 0.0
+    metric.reset_state()
+    assert metric(torch.zeros(2, 3), torch.zeros(2, 3), [0.0, 0.0]).item() == 0.0
+    with pytest.raises(ValueError, match="counted 3 outputs, and now 2"):
+        metric.update_state(torch.zeros(2, 2), torch.zeros(2, 2))
+    with pytest.raises(ValueError, match=r"predictions of shape \(B, U\), found \(2, 2, 2\)"):
+        metrics.R2Score().update_state(torch.zeros(2, 2, 2), torch.zeros(2, 2, 2))
+
+
+def test_r2_leaves_out_what_a_mask_hides():
+    y, p = torch.tensor([[1.0], [4.0], [3.0], [9.0]]), torch.tensor([[2.0], [4.0], [4.0], [float("nan")]])
+    set_mask(p, torch.tensor([True, True, True, False]))
+    metric = metrics.R2Score(num_regressors=1)
+    assert metric(y, p).item() == pytest.approx(1 - 2 / (14 / 3) * 2 / 1)
+
+
+def test_the_cosine_metric_grows_and_the_loss_of_its_name_falls():
+    assert metrics.get("cosine_similarity").direction == "max"
+    loss = metrics.get(losses.cosine_similarity)
+    assert (loss.direction, loss.name) == ("min", "cosine_similarity")
+    assert metrics.get(losses.CosineSimilarity()).direction == "min"
+    assert loss([[0.0, 1.0]], [[0.0, 3.0]]).item() == -1.0
+    assert metrics.get("cosine_similarity")([[0.0, 1.0]], [[0.0, 3.0]]).item() == 1.0
+
+
+def test_the_functions_of_losses_are_here_too():
+    assert metrics.mean_squared_error is losses.mean_squared_error
+    assert metrics.hinge is losses.hinge
 
 
 def test_auc_is_the_share_of_pairs_in_order():
@@ -344,6 +427,14 @@ def test_names_classes_instances_configs(name):
         ("MAE", metrics.MeanAbsoluteError),
         ("bce", metrics.BinaryCrossentropy),
         ("BCE", metrics.BinaryCrossentropy),
+        ("mape", metrics.MeanAbsolutePercentageError),
+        ("MAPE", metrics.MeanAbsolutePercentageError),
+        ("msle", metrics.MeanSquaredLogarithmicError),
+        ("MSLE", metrics.MeanSquaredLogarithmicError),
+        ("log_cosh_error", metrics.LogCoshError),
+        ("kl_divergence", metrics.KLDivergence),
+        ("hinge", metrics.Hinge),
+        ("r2_score", metrics.R2Score),
         ("auc", metrics.AUC),
         ("top_k_categorical_accuracy", metrics.TopKCategoricalAccuracy),
         ("accuracy", metrics.Accuracy),
@@ -445,6 +536,9 @@ def test_what_is_no_metric():
         (lambda: metrics.Recall(top_k=0), ValueError, "top_k must be"),
         (lambda: metrics.Recall(class_id=True), ValueError, "class_id must be"),
         (lambda: metrics.BinaryAccuracy(threshold="x"), ValueError, "threshold must be a number"),
+        (lambda: metrics.CosineSimilarity(axis=0.5), ValueError, "axis must be an int"),
+        (lambda: metrics.R2Score("mean"), ValueError, "Unknown class_aggregation 'mean'.*'uniform_average'"),
+        (lambda: metrics.R2Score(num_regressors=-1), ValueError, "num_regressors must be an int of at least 0"),
         (lambda: metrics.TopKCategoricalAccuracy(k=0), ValueError, "k must be an int of at least 1"),
     ],
 )
@@ -472,6 +566,11 @@ def test_bad_arguments(make, error, message):
         ("root_mean_squared_error", "min"),
         ("val_binary_crossentropy", "min"),
         ("ce", "min"),
+        ("val_cosine_similarity", "max"),
+        ("R2Score", "max"),
+        ("logcosh", "min"),
+        ("out_squared_hinge", "min"),
+        ("val_kld", "min"),
         ("gap", None),
         ("once", None),
     ],

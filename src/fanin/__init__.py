@@ -25,19 +25,28 @@ from fanin.attach import attach
 from fanin.constraints import constrain
 from fanin.dtypes import DTypePolicy
 from fanin.graph import SymbolicTensor
+from fanin.initializers import Initializer
 from fanin.layers import Input, InputSpec, Layer
 from fanin.layers.scope import collect_losses
+from fanin.losses import Loss
+from fanin.metrics import Metric
 from fanin.models import Model, Sequential
-from fanin.regularizers import penalty, regularize
+from fanin.optimizers import Optimizer
+from fanin.regularizers import Regularizer, penalty, regularize
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DTypePolicy",
+    "Initializer",
     "Input",
     "InputSpec",
     "Layer",
+    "Loss",
+    "Metric",
     "Model",
+    "Optimizer",
+    "Regularizer",
     "Sequential",
     "SymbolicTensor",
     "__version__",

@@ -289,6 +289,7 @@ def paths(tree, way=()):
         yield from paths(item, (*way, key))
 
 
+@pytest.mark.filterwarnings("ignore:The state of the optimizer")  # where `trainable` changed
 def test_wrong_types_on_every_field(tmp_path, base):
     """Every value of the config replaced by values of other types: refused, or of no importance."""
     path = tmp_path / "m.keras"

@@ -195,3 +195,8 @@ def test_a_layer_that_reshapes_says_what_becomes_of_the_mask():
     with pytest.warns(UserWarning, match="the mask ends here"):
         assert not hasattr(Flatten()(h), "_keras_mask")
     assert fanin.masks.get_mask(h) is not None
+
+
+def test_a_mask_may_be_an_array():
+    h = Dense(2)(torch.ones(2, 3, 2), mask=MASK.numpy())
+    assert torch.equal(h._keras_mask, MASK)

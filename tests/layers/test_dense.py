@@ -162,3 +162,8 @@ def test_a_kernel_larger_than_memory_says_how_much_it_needs():
         layer(torch.ones(1, 10**5))
     assert not layer.built
     assert layer.weights == []
+
+
+def test_an_activation_with_weights_is_built_with_the_layer():
+    model = fanin.Sequential([fanin.Input((4,)), Dense(3, activation=fanin.layers.PReLU())])
+    assert model.count_params() == 4 * 3 + 3 + 3

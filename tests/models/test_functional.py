@@ -60,7 +60,8 @@ def test_random_graphs_compute_what_a_plain_loop_does(data):
     values = [torch.randn(4, 3)]
     for task in plan:
         values.extend(_step(pool, values, task))
-    for found, end in zip(model(values[0]), ends, strict=True):
+    returned = model(values[0]) if len(ends) > 1 else [model(values[0])]
+    for found, end in zip(returned, ends, strict=True):
         assert torch.equal(found, values[end])
 
 
@@ -182,6 +183,16 @@ def test_floats_become_the_integers_that_an_input_asks_for():
     seen.clear()
     model(torch.tensor([[1.0, 2.0, 3.0]]))
     assert seen == [torch.int32]
+
+
+def test_a_list_of_one_output_is_the_output():
+    x = Input((3,))
+    model = Model([x], [Dense(2)(x)])
+    assert model(torch.ones(4, 3)).shape == (4, 2)
+    assert model.predict(np.ones((4, 3)), verbose=0).shape == (4, 2)
+    assert model.output_shape == model.compute_output_shape((None, 3)) == (None, 2)
+    assert Model.from_config(model.get_config()).to_json() == model.to_json()
+    assert model.get_config()["output_layers"] == [["dense", 0, 0]]
 
 
 # --- what is refused ----------------------------------------------------------------------------------------

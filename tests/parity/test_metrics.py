@@ -25,20 +25,33 @@ CLASS_METRICS = {
     "TopKCategoricalAccuracy": {"k": 2},
     "CategoricalCrossentropy": {"label_smoothing": 0.1},
 }
-NUMBER_METRICS = ["MeanSquaredError", "MeanAbsoluteError", "RootMeanSquaredError"]
+NUMBER_METRICS = [
+    "MeanSquaredError",
+    "MeanAbsoluteError",
+    "RootMeanSquaredError",
+    "MeanAbsolutePercentageError",
+    "MeanSquaredLogarithmicError",
+    "LogCoshError",
+    "CosineSimilarity",
+    "KLDivergence",
+    "Poisson",
+    "Hinge",
+    "SquaredHinge",
+    "CategoricalHinge",
+]
 
 
 def near(ours, theirs, tolerance=1e-5):
     np.testing.assert_allclose(ours.numpy(), keras.ops.convert_to_numpy(theirs), rtol=tolerance, atol=tolerance)
 
 
-def both(name, arguments, batches):
+def both(name, arguments, batches, tolerance=1e-5):
     """The results of both metrics after the same batches."""
     ours, theirs = getattr(metrics, name)(**arguments), getattr(keras.metrics, name)(**arguments)
     for batch in batches:
         ours.update_state(*batch)
         theirs.update_state(*batch)
-    near(ours.result(), theirs.result())
+    near(ours.result(), theirs.result(), tolerance)
 
 
 def with_weights(draw, rng, batches):
@@ -104,6 +117,46 @@ def test_binary_crossentropy(batches, from_logits, label_smoothing):
 @given(yes_batches())
 def test_metrics_of_numbers(name, batches):
     both(name, {}, batches)
+
+
+@st.composite
+def number_batches(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
+    outputs = draw(st.integers(1, 3))
+    batches = []
+    for _ in range(draw(st.integers(1, 3))):
+        rows = draw(st.integers(2, 12))
+        y = rng.normal(1, 1, (rows, outputs)).astype("float32")
+        batches.append((y, (y + rng.normal(0, 0.5, y.shape)).astype("float32")))
+    if draw(st.booleans()):
+        return [(y, p, (0.5 + rng.integers(0, 4, len(p))).astype("float32")) for y, p in batches]
+    return batches
+
+
+def rounding_of_r2(batches):
+    """The tolerance for 1 - residual / variance: Keras's variance is the difference of float32 sums of squares."""
+    y = np.concatenate([y for y, *_ in batches]).astype("float64")
+    residual = sum(((y - p) ** 2).sum(0) for y, p, *_ in batches)
+    spread = y.var(0) * len(y)
+    worst = (residual / spread * (y**2).sum(0) / spread).max()
+    return 1e-5 * float(max(1.0, worst))
+
+
+@PARITY
+@given(
+    number_batches(),
+    st.sampled_from([None, "uniform_average", "variance_weighted_average"]),
+    st.sampled_from([0, 0, 1, 2]),
+)
+def test_r2_score(batches, class_aggregation, num_regressors):
+    if sum(y.size for y, *_ in batches) < num_regressors + 2:
+        num_regressors = 0  # Keras warns, and does not adjust either
+    both(
+        "R2Score",
+        {"class_aggregation": class_aggregation, "num_regressors": num_regressors},
+        batches,
+        rounding_of_r2(batches),
+    )
 
 
 @PARITY
@@ -184,6 +237,16 @@ CONFIGS = [
     ("MeanSquaredError", {"name": "mine"}),
     ("MeanAbsoluteError", {}),
     ("RootMeanSquaredError", {"dtype": "float64"}),
+    ("MeanAbsolutePercentageError", {}),
+    ("MeanSquaredLogarithmicError", {"name": "mine"}),
+    ("LogCoshError", {}),
+    ("CosineSimilarity", {}),
+    ("KLDivergence", {}),
+    ("Poisson", {}),
+    ("Hinge", {}),
+    ("SquaredHinge", {"dtype": "float64"}),
+    ("CategoricalHinge", {}),
+    ("R2Score", {"class_aggregation": None, "num_regressors": 2}),
     ("Accuracy", {}),
     ("BinaryAccuracy", {"threshold": 0.7}),
     ("CategoricalAccuracy", {}),
@@ -218,6 +281,20 @@ def test_every_name_means_the_same():
 
     for name in metrics.family.names():
         assert metrics.family.lookup(name).__name__ == ALL_OBJECTS_DICT[name].__name__
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in CONFIGS} - {"Mean"}))
+def test_directions(name):
+    theirs = keras.metrics.get(name)._direction
+    assert metrics.direction(metrics.get(name)) == {"up": "max", "down": "min"}[theirs]
+
+
+def test_the_axis_of_a_cosine():
+    rng = np.random.default_rng(0)
+    y, p = rng.normal(size=(5, 4, 3)).astype("float32"), rng.normal(size=(5, 4, 3)).astype("float32")
+    both("CosineSimilarity", {"axis": 1}, [(y, p)])
+    form = metrics.serialize(metrics.CosineSimilarity(axis=1))
+    near(keras.metrics.deserialize(form)(y, p).detach(), metrics.deserialize(form)(y, p))
 
 
 @pytest.mark.parametrize("y_shape", [(8,), (8, 1), (8, 4), (8, 3, 4), (8, 3), (8, 3, 1)])

@@ -8,6 +8,7 @@ import torch
 
 from fanin import Input, Model, Sequential
 from fanin.layers import Dense
+from fanin.saving import load_model
 from fanin.training.multipliers import weight_paths
 
 X, Y = np.ones((8, 3), "float32"), np.zeros((8, 1), "float32")
@@ -72,3 +73,14 @@ def test_bad_multipliers(multipliers, words):
 def test_torch_optimizers_have_groups_for_this():
     with pytest.raises(ValueError, match="groups"):
         moved({"head": 0.1}, torch.optim.SGD)
+
+
+def test_they_go_along_in_files(tmp_path):
+    made = model()
+    made.compile("sgd", "mse", learning_rate_multipliers={"encoder": 0.25})
+    made.save(tmp_path / "m.keras")
+    again = load_model(tmp_path / "m.keras")
+    made.fit(X, Y, batch_size=8, verbose=0)
+    again.fit(X, Y, batch_size=8, verbose=0)
+    for one, other in zip(made.get_weights(), again.get_weights(), strict=True):
+        assert np.array_equal(one, other)

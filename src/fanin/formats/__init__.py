@@ -1,1 +1,1 @@
-"""Files: the `.keras` archive, and the one way in which every file is written."""
+"""Files: `.keras`, `.weights.h5`, `.safetensors` and ONNX, Keras 2's `.h5` to read, and how every file is written."""

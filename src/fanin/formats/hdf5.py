@@ -1,4 +1,4 @@
-"""The weights file inside an archive: HDF5 in Keras's layout, written from tensors and read with suspicion.
+"""Weights in HDF5, in Keras's layout: written from tensors, read with suspicion.
 
 A group of weights is `<path>/vars`, with datasets "0", "1", ... and the owner's name as attribute `name`:
 
@@ -9,30 +9,27 @@ A group of weights is `<path>/vars`, with datasets "0", "1", ... and the owner's
     optimizer/vars/0        iteration
 
 Reading follows only names that the model implies, through hard links, to plain stored numbers of the planned shape and
-dtype. No attribute is read: HDF5 keeps strings where damage can make its C library loop.
+dtype, and only by `hdf5_objects.py`. h5py writes.
 """
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import nn
 
 from fanin.dtypes import dtype_name
-from fanin.errors import CorruptError, MismatchError, TooLargeError, UnsafeError
+from fanin.errors import MismatchError, TooLargeError, UnsafeError
+from fanin.formats.faults import Faults
+from fanin.formats.hdf5_objects import Array, Objects
 from fanin.layers.layer import Layer
 from fanin.layers.variables import own_weights
 from fanin.registry import snake_case
-
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_BASE_ADDRESS = {0: 24, 1: 28, 2: 12, 3: 12}  # by the version of the superblock
-_END_ADDRESS = {0: 40, 1: 44, 2: 28, 3: 28}
 
 
 @dataclass(frozen=True)
@@ -87,11 +84,11 @@ def groups(module: nn.Module, path: str = "", seen: set[int] | None = None) -> I
 
 def _children(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     base = f"{path}/" if path else ""
-    layers = getattr(module, "layers", None)  # what a model calls its layers
-    listed = [layer for layer in layers if isinstance(layer, nn.Module)] if isinstance(layers, list) else []
+    listed = module._saved_layers() if isinstance(module, Layer) else []
+    places = set(map(id, listed))
     yield from _numbered(listed, f"{base}layers")
     for name, child in sorted(module.named_children(), key=lambda pair: pair[0].replace("_", "~", 1)):
-        if any(child is layer for layer in listed):
+        if id(child) in places:
             continue
         if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
             yield from _numbered(child.children(), f"{base}{name}")
@@ -108,21 +105,21 @@ def _numbered(modules: Iterable[nn.Module], path: str) -> Iterator[tuple[str, nn
         yield f"{path}/{name}_{count}" if count else f"{path}/{name}", module
 
 
-def write(placed: Iterable[Group]) -> bytes:
-    """The bytes of a weights file. The same groups give the same bytes."""
+def write(placed: Iterable[Group], file: BinaryIO, attributes: Mapping[str, bytes] | None = None) -> None:
+    """Write a weights file, with `attributes` on its root. The same groups give the same bytes."""
     import h5py
 
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
+    with h5py.File(file, "w") as made:
+        for key, value in (attributes or {}).items():
+            made.attrs[key] = np.bytes_(value)
         for group in placed:
-            made = file.create_group(group.place)
+            part = made.create_group(group.place)
             if group.name is not None:
-                made.attrs["name"] = group.name
+                part.attrs["name"] = group.name
             for index, tensor in enumerate(group.tensors):
-                dataset = made.create_dataset(str(index), data=_as_array(tensor.detach().cpu().contiguous()))
+                dataset = part.create_dataset(str(index), data=_as_array(tensor.detach().cpu().contiguous()))
                 if tensor.dtype == torch.bfloat16:
                     dataset.attrs["dtype"] = "bfloat16"
-    return buffer.getvalue()
 
 
 def _as_array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
@@ -134,125 +131,111 @@ def _as_array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
 
 
 class Reader:
-    """A weights file, open for checks and reading; a context manager.
+    """A weights file, open for checks and reading.
 
     Args:
         data: the whole file.
 
-    Errors of HDF5 pass through `h5py` as they are: the caller turns them into FormatErrors.
+    Raises FormatErrors that name the place in the file. What `check` and `dataset` let through, `read` can read.
     """
 
     def __init__(self, data: bytes):
-        import h5py
+        self.objects = Objects(data)
 
-        check_superblock(data)
-        self._file = h5py.File(io.BytesIO(data), "r")
+    def find(self, path: str) -> int | None:
+        """The address of the object at `path`, reached by hard links only; None if there is none."""
+        address = self.objects.root
+        for name in filter(None, path.split("/")):
+            target = self._group(address, path).get(name, -1)
+            if target is None:
+                raise UnsafeError(f"{path} is reached by a soft or external link.")
+            if target < 0:
+                return None
+            address = target
+        return address
 
-    def __enter__(self) -> Reader:
-        return self
+    def names(self, path: str) -> list[str] | None:
+        """The names in the group at `path`; None if there is no such group."""
+        address = self.find(path)
+        return None if address is None else list(self._group(address, path))
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def _group(self, address: int, path: str) -> dict[str, int | None]:
+        links = self.objects.group(address)
+        if links is None:
+            raise MismatchError(f"{path}: expected a group.")
+        return links
 
-    def count(self, path: str) -> int | None:
-        """How many entries the group at `path` has; None if there is no such group."""
-        found = self._open(path)
-        return None if found is None else len(self._as_group(found, path))
+    def check(self, group: Group, specs: Sequence[Spec]) -> list[Array]:
+        """The datasets of a group, compared with their specs: kind, links, storage, shape, dtype. Nothing is read.
 
-    def check(self, group: Group, specs: Sequence[Spec]) -> list[Any]:
-        """The datasets of a group, compared with their specs: kind, links, storage, shape, dtype. Nothing is read."""
-        found = self.count(group.place)
-        if (found or 0) != len(specs):
-            raise MismatchError(f"{group.place} holds {found or 0} weights, the model has {len(specs)} there.")
-        return [self._dataset(f"{group.place}/{index}", spec) for index, spec in enumerate(specs)]
+        Raises one MismatchError for all that do not fit.
+        """
+        count = len(self.names(group.place) or ())
+        if count != len(specs):
+            raise MismatchError(f"{group.place} holds {count} weights, the model has {len(specs)} there.")
+        faults, found = Faults(), []
+        for index, spec in enumerate(specs):
+            with faults.noted():
+                found.append(self.dataset(f"{group.place}/{index}", spec))
+        faults.check()
+        return found
+
+    def dataset(self, path: str, spec: Spec) -> Array:
+        """The dataset at `path`, compared with its spec."""
+        address = self.find(path)
+        if address is None:
+            raise MismatchError(f"{path} is missing.")
+        array = self.objects.array(address)
+        if array is None:
+            raise MismatchError(f"{path}: expected a dataset.")
+        if array.storage == "elsewhere":
+            raise UnsafeError(f"{path} is stored in another file.")
+        if array.shape != spec.shape:
+            raise MismatchError(f"{path} has shape {array.shape}, the model has {spec.shape} there.")
+        if not _fits(array.dtype, spec):
+            raise MismatchError(f"{path} is not made of {dtype_name(spec.dtype)} numbers.")
+        if array.storage == "chunked":
+            raise MismatchError(f"{path} is stored in chunks or compressed, which Keras never does.")
+        needed = math.prod(spec.shape) * _as_dtype(array).itemsize
+        if needed > array.size:
+            raise TooLargeError(f"{path} needs {needed} bytes and stores {array.size}.")
+        return array
 
     def check_leftovers(self, placed: Iterable[Group]) -> None:
         """MismatchError if a list of layers in the file holds more than these groups."""
-        known: dict[str, set[bytes]] = {}
+        known: dict[str, set[str]] = {}
         for group in placed:
             parent, _, name = group.path.rpartition("/")
             if parent.endswith("layers"):
-                known.setdefault(parent, set()).add(name.encode())
+                known.setdefault(parent, set()).add(name)
         for parent, names in known.items():
-            found = self._open(parent)
-            extra = sorted(set() if found is None else set(self._as_group(found, parent)) - names)
+            extra = sorted(set(self.names(parent) or ()) - names)
             if extra:
-                raise MismatchError(f"{parent} holds weights of layers that the config does not have: {extra[:20]}.")
+                raise MismatchError(f"{parent} holds weights of layers that the model does not have: {extra[:20]}.")
 
-    def read(self, dataset: Any, spec: Spec) -> torch.Tensor:
-        """The values of a dataset that `check` gave."""
-        tensor = torch.empty(spec.shape, dtype=spec.dtype)
-        if tensor.numel():
-            dataset.read_direct(_as_array(tensor))
-        return tensor
-
-    def _open(self, path: str) -> Any:
-        """The object at `path`, reached by hard links only; None if there is none."""
-        import h5py
-
-        found = self._file.id
-        for part in path.split("/"):
-            group = found if found is self._file.id else self._as_group(found, path)
-            name = part.encode()
-            if not group.links.exists(name):
-                return None
-            if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
-                raise UnsafeError(f"{path} is reached by a soft or external link.")
-            found = h5py.h5o.open(group, name)
-        return found
-
-    def _as_group(self, found: Any, path: str) -> Any:
-        import h5py
-
-        if not isinstance(found, h5py.h5g.GroupID):
-            raise MismatchError(f"{path}: expected a group.")
-        return found
-
-    def _dataset(self, path: str, spec: Spec) -> Any:
-        import h5py
-
-        found = self._open(path)
-        if found is None:
-            raise MismatchError(f"{path} is missing.")
-        if not isinstance(found, h5py.h5d.DatasetID):
-            raise MismatchError(f"{path}: expected a dataset.")
-        plan = found.get_create_plist()
-        layout = plan.get_layout()
-        if layout == h5py.h5d.VIRTUAL or (layout == h5py.h5d.CONTIGUOUS and plan.get_external_count()):
-            raise UnsafeError(f"{path} is stored in another file.")
-        dataset = h5py.Dataset(found)
-        if dataset.shape != spec.shape:
-            raise MismatchError(f"{path} has shape {dataset.shape}, the model has {spec.shape} there.")
-        _check_type(path, found, spec)
-        if layout == h5py.h5d.CHUNKED or plan.get_nfilters():
-            raise MismatchError(f"{path} is stored in chunks or compressed, which Keras never does.")
-        needed, stored = math.prod(spec.shape) * found.get_type().get_size(), found.get_storage_size()
-        if needed > stored:
-            raise TooLargeError(f"{path} needs {needed} bytes and stores {stored}.")
-        return dataset
+    def read(self, array: Array, spec: Spec) -> torch.Tensor:
+        """The values of a dataset that `check` gave, as a tensor of the spec's dtype."""
+        kind = _as_dtype(array)
+        values = np.frombuffer(self.objects.data, kind, math.prod(spec.shape), array.start).reshape(spec.shape)
+        if kind == np.dtype("V2"):
+            return torch.from_numpy(values.view("i2").copy()).view(torch.bfloat16).to(spec.dtype)
+        if kind == np.dtype("?"):
+            values = values.view("u1") != 0  # HDF5 does not promise 0 and 1
+        return torch.from_numpy(values.astype(kind.newbyteorder("="))).to(spec.dtype)
 
 
-def _check_type(path: str, found: Any, spec: Spec) -> None:
-    """Only plain numbers: the planned dtype in either byte order, or, if not exact, any of its kind."""
-    import h5py
+def _as_dtype(array: Array) -> np.dtype[Any]:
+    assert array.dtype is not None  # checked by `_fits`
+    return array.dtype
 
-    stored = found.get_type()
-    kind = stored.get_class()
+
+def _fits(stored: np.dtype[Any] | None, spec: Spec) -> bool:
+    """Whether numbers of this dtype, in either byte order, are what the spec asks for."""
+    if stored is None:
+        return False
     wanted = _as_array(torch.empty((), dtype=spec.dtype)).dtype
-    allowed = {"b": h5py.h5t.ENUM, "V": h5py.h5t.OPAQUE, "f": h5py.h5t.FLOAT, "c": h5py.h5t.COMPOUND}
-    good = kind == allowed.get(wanted.kind, h5py.h5t.INTEGER) and not stored.committed()
-    if good:
-        dtype = found.dtype.newbyteorder("=")
-        good = dtype == wanted if spec.exact else dtype.kind == wanted.kind and dtype.itemsize <= 8
-    if not good:
-        raise MismatchError(f"{path} is not made of {dtype_name(spec.dtype)} numbers.")
+    return stored.newbyteorder("=") == wanted if spec.exact else _kind(stored) == _kind(wanted)
 
 
-def check_superblock(data: bytes) -> None:
-    """CorruptError unless the file begins at byte 0 and ends where it says: not truncated, nothing around it."""
-    version = data[8] if len(data) > 64 and data[:8] == _SIGNATURE else -1
-    if version not in _BASE_ADDRESS:
-        raise CorruptError("not an HDF5 file.")
-    base, end = (int.from_bytes(data[a : a + 8], "little") for a in (_BASE_ADDRESS[version], _END_ADDRESS[version]))
-    if base != 0 or end != len(data):
-        raise CorruptError(f"the HDF5 file says that it ends at byte {end} and has {len(data)}: it is truncated.")
+def _kind(dtype: np.dtype[Any]) -> str:
+    return "f" if dtype.kind == "V" else dtype.kind

@@ -17,6 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from typing import Any, BinaryIO
 
 from fanin.errors import CorruptError, FormatError, MismatchError, TooLargeError, UnsafeError
@@ -121,6 +122,30 @@ def _constant(name: str) -> float:
     raise CorruptError(f"{name} is not JSON.")
 
 
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
+    """A file to read from. OSError for a path that is missing or a directory, CorruptError for a pipe or a device."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
+    try:
+        kind = os.fstat(handle).st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(f"{os.fspath(path)} is a directory, not a file.")
+        if not stat.S_ISREG(kind):
+            raise CorruptError(f"{os.fspath(path)}: not a regular file.")
+    except BaseException:
+        os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a regular file."""
+    with open_regular(path) as file:
+        return file.read()
+
+
 # --- zip --------------------------------------------------------------------------------------------------------------
 
 
@@ -135,11 +160,7 @@ def read_members(path: str | os.PathLike[str], limits: Mapping[str, int | None])
     Raises OSError for a path that cannot be read; UnsafeError for names and entries that reach elsewhere; CorruptError,
     TooLargeError, MismatchError.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        if os.path.isdir(path):
-            raise IsADirectoryError(f"{os.fspath(path)} is a directory, not a file.")
-        raise CorruptError(f"{os.fspath(path)}: not a regular file.")
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         with naming(path, "the zip directory", CorruptError):
             members = _directory(file)
             _check_names(members, limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -49,3 +50,20 @@ def checked_cast(tensor: torch.Tensor, dtype: torch.dtype, who: str = "input") -
             "Scale the data, or use a wider dtype."
         )
     return result
+
+
+def as_given(leaf: Any, who: str) -> Any:
+    """For layers that cast by themselves: an array as a tensor of its own dtype, everything else as it is.
+
+    Raises TypeError for complex numbers, naming `who`.
+    """
+    outside = hasattr(leaf, "__array__") and not isinstance(leaf, torch.Tensor) and not inspect.isclass(leaf)
+    found = as_tensor(leaf, who) if outside else leaf
+    if isinstance(found, torch.Tensor) and found.is_complex():
+        raise TypeError(f"{who} takes real numbers, found {found.dtype}.")
+    return found
+
+
+def wide_dtype(dtype: torch.dtype, compute: torch.dtype) -> torch.dtype:
+    """The dtype for statistics of numbers of `dtype` in a layer that computes in `compute`: float32 at least."""
+    return torch.promote_types(torch.promote_types(dtype, compute), torch.float32)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -16,38 +14,13 @@ from fanin.kernels import Full, KernelScheme, Slot
 from fanin.layers.input_spec import InputSpec
 from fanin.layers.layer import Layer, family, pure
 from fanin.layers.linear import as_module
-from fanin.layers.placeholder import Placeholder
-from fanin.weights import CONSTRAINTS, REGULARIZERS, get_fact, set_fact
-
-
-class Rule:
-    """An argument such as `kernel_regularizer`: an attribute of the layer, in force on the slots of that part.
-
-    Args:
-        kind: `REGULARIZERS` or `CONSTRAINTS`.
-        get: from an identifier to the object.
-    """
-
-    def __init__(self, kind: str, get: Callable[[Any], Any]):
-        self.kind = kind
-        self.get = get
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = f"_{name}"
-        self.of_bias = name.startswith("bias")
-
-    def __get__(self, layer: Any, owner: Any = None) -> Any:
-        return self if layer is None else layer.__dict__[self.name]
-
-    def __set__(self, layer: Any, identifier: Any) -> None:
-        value = layer.__dict__[self.name] = self.get(identifier)
-        for slot in layer._slots(None):
-            if slot.carries_rules and (slot.name == "bias") == self.of_bias:
-                set_fact(layer, self.kind, slot.name, value)
+from fanin.layers.rule import Rule, Ruled
+from fanin.layers.shapes import positive_int
+from fanin.weights import CONSTRAINTS, REGULARIZERS
 
 
 @family.entry()
-class Dense(Layer):
+class Dense(Ruled):
     """A densely connected layer: output = activation(inputs @ kernel + bias).
 
     Shapes: inputs (B, ..., I) -> (B, ..., U); kernel (I, U), bias (U,). For inputs of rank above 2 the product runs
@@ -105,7 +78,7 @@ class Dense(Layer):
         scheme: KernelScheme | None = None,
         **kwargs: Any,
     ):
-        units = _checked_units(units)
+        units = positive_int(units, "Dense: units")
         if kwargs.pop("quantization_config", None) is not None:
             raise ValueError("Dense: quantization_config is not supported; only None is read.")
         kwargs.setdefault("batch_input_shape", kwargs.pop("batch_shape", None))
@@ -137,9 +110,10 @@ class Dense(Layer):
         """As a layer's; `layer.activation = ...` takes all that the argument takes."""
         super().__setattr__(name, activations.get(value) if name == "activation" else value)
 
-    def _hold_place(self, name: str) -> None:
-        """A placeholder that an optimizer can hold before the shape is known."""
-        self.register_parameter(name, Placeholder(self._trainable, self._home, self.dtype_policy.variable))
+    def _ruled(self, part: str) -> list[str]:
+        """The rules of the kernel are in force on those slots of the scheme that carry them."""
+        slots = [slot for slot in self._slots(None) if slot.carries_rules]
+        return [slot.name for slot in slots if (slot.name == "bias") == (part == "bias")]
 
     def build(self, input_shape: Any) -> None:
         """Make kernel and bias for inputs (B, ..., I). ValueError where I is unknown or the rank is below 2."""
@@ -149,32 +123,13 @@ class Dense(Layer):
                 f"Layer {self.name!r}: the last dimension of the input must be known to make the kernel, found {shape}."
             )
         for slot in self._slots(int(shape[-1])):
-            self._fill(slot)
+            self._fill(slot.name, slot.shape, slot.initializer, slot.dtype, slot.trainable)
         self.input_spec = InputSpec(min_ndim=2, axes={-1: int(shape[-1])})
-        if self._initial_weights is not None:
-            self.built = True
-            try:
-                self.set_weights(self._initial_weights)
-            except ValueError:
-                self.built = False
-                raise
-            self._initial_weights = None
+        self._use_initial_weights()
 
-    def _fill(self, slot: Slot) -> None:
-        held = self._parameters.get(slot.name)
-        if held is not None and not isinstance(held, Placeholder):
-            raise RuntimeError(
-                f"Layer {self.name!r} is not built, so functional_call cannot replace its {slot.name!r}: call it once."
-            )
-        self.add_weight(
-            name=slot.name,
-            shape=slot.shape,
-            dtype=slot.dtype,
-            initializer=slot.initializer,
-            trainable=slot.trainable,
-            regularizer=get_fact(self, REGULARIZERS, slot.name),
-            constraint=get_fact(self, CONSTRAINTS, slot.name),
-        )
+    def _call_adds_nothing(self) -> bool:
+        """Not if the activation is a module: it may have weights to build, and losses."""
+        return not isinstance(self.activation, nn.Module) and super()._call_adds_nothing()
 
     @pure
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -241,24 +196,20 @@ class Dense(Layer):
     def get_config(self) -> dict[str, Any]:
         """The arguments as plain JSON data, with the keys that Keras writes. ValueError, naming the argument, for a
         function that is not registered: no file could bring it back."""
-        config = super().get_config()
-        config["units"] = self.units
-        parts: dict[str, tuple[Any, Any]] = {
-            "activation": (activations, self.activation),
-            "use_bias": (None, self.use_bias),
-            "kernel_initializer": (initializers, self.kernel_initializer),
-            "bias_initializer": (initializers, self.bias_initializer),
-            "kernel_regularizer": (regularizers, self.kernel_regularizer),
-            "bias_regularizer": (regularizers, self.bias_regularizer),
-            "kernel_constraint": (constraints, self.kernel_constraint),
-            "bias_constraint": (constraints, self.bias_constraint),
+        own = {
+            "units": self.units,
+            **self._described("activation"),
+            "use_bias": self.use_bias,
+            **self._described(
+                "kernel_initializer",
+                "bias_initializer",
+                "kernel_regularizer",
+                "bias_regularizer",
+                "kernel_constraint",
+                "bias_constraint",
+            ),
         }
-        for argument, (family_module, value) in parts.items():
-            try:
-                config[argument] = value if family_module is None else family_module.serialize(value)
-            except ValueError as error:
-                raise ValueError(f"Layer {self.name!r}, argument {argument!r}: {error}") from None
-        return config
+        return {**super().get_config(), **own}
 
     def extra_repr(self) -> str:
         """Sizes, activation and name, for `print(layer)`."""
@@ -295,10 +246,3 @@ class InCompute:
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.layer, name)
         return value.to(self.dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
-
-
-def _checked_units(units: Any) -> int:
-    whole = isinstance(units, (int, np.integer)) and not isinstance(units, (bool, np.bool_))
-    if not whole or units <= 0:
-        raise ValueError(f"Dense: units must be a positive integer, found {units!r}.")
-    return int(units)

@@ -177,7 +177,9 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
         training, mask = kwargs.pop("training", None), kwargs.pop("mask", None)
         if not args and kwargs:
             args, kwargs = self._with_inputs_first(kwargs)
-        if mask is None and args:
+        if mask is not None:
+            mask = tree_map(lambda m: m if m is None else as_tensor(m, f"mask of layer {self.name!r}"), mask)
+        elif args:
             mask = masks_of(args[0])
         args, kwargs = tree_map(self._convert, args), tree_map(self._convert, kwargs)
         if args and not all(leaf is None or isinstance(leaf, torch.Tensor) for leaf in leaves(args[0])):

@@ -14,15 +14,34 @@ from torch import Tensor
 
 from fanin.losses.base import REDUCTIONS, Loss, kind_by_shapes
 from fanin.losses.crossentropy import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
+from fanin.losses.divergence import KLDivergence, Poisson
 from fanin.losses.functions import (
     binary_crossentropy,
     categorical_crossentropy,
+    categorical_hinge,
+    cosine_similarity,
+    hinge,
     huber,
+    kl_divergence,
+    log_cosh,
     mean_absolute_error,
+    mean_absolute_percentage_error,
     mean_squared_error,
+    mean_squared_logarithmic_error,
+    poisson,
     sparse_categorical_crossentropy,
+    squared_hinge,
 )
-from fanin.losses.regression import Huber, MeanAbsoluteError, MeanSquaredError
+from fanin.losses.margins import CategoricalHinge, Hinge, SquaredHinge
+from fanin.losses.regression import (
+    CosineSimilarity,
+    Huber,
+    LogCosh,
+    MeanAbsoluteError,
+    MeanAbsolutePercentageError,
+    MeanSquaredError,
+    MeanSquaredLogarithmicError,
+)
 from fanin.losses.wrappers import LossFunctionWrapper, TorchLoss, is_torch_loss
 from fanin.registry import Family
 
@@ -30,26 +49,44 @@ __all__ = [
     "REDUCTIONS",
     "BinaryCrossentropy",
     "CategoricalCrossentropy",
+    "CategoricalHinge",
+    "CosineSimilarity",
+    "Hinge",
     "Huber",
+    "KLDivergence",
+    "LogCosh",
     "Loss",
     "LossFunctionWrapper",
     "MeanAbsoluteError",
+    "MeanAbsolutePercentageError",
     "MeanSquaredError",
+    "MeanSquaredLogarithmicError",
+    "Poisson",
     "SparseCategoricalCrossentropy",
+    "SquaredHinge",
     "TorchLoss",
     "binary_crossentropy",
     "categorical_crossentropy",
+    "categorical_hinge",
+    "cosine_similarity",
     "deserialize",
     "family",
     "get",
+    "hinge",
     "huber",
     "is_torch_loss",
     "kind_by_shapes",
+    "kl_divergence",
+    "log_cosh",
     "mean_absolute_error",
+    "mean_absolute_percentage_error",
     "mean_squared_error",
+    "mean_squared_logarithmic_error",
+    "poisson",
     "resolve",
     "serialize",
     "sparse_categorical_crossentropy",
+    "squared_hinge",
 ]
 
 LossFunction = Callable[..., Tensor]
@@ -58,14 +95,26 @@ family: Family[LossFunction] = Family("loss", "keras.losses")
 _classes: dict[LossFunction, type[Loss]] = {
     mean_squared_error: MeanSquaredError,
     mean_absolute_error: MeanAbsoluteError,
+    mean_absolute_percentage_error: MeanAbsolutePercentageError,
+    mean_squared_logarithmic_error: MeanSquaredLogarithmicError,
     huber: Huber,
+    log_cosh: LogCosh,
+    cosine_similarity: CosineSimilarity,
     binary_crossentropy: BinaryCrossentropy,
     categorical_crossentropy: CategoricalCrossentropy,
     sparse_categorical_crossentropy: SparseCategoricalCrossentropy,
+    kl_divergence: KLDivergence,
+    poisson: Poisson,
+    hinge: Hinge,
+    squared_hinge: SquaredHinge,
+    categorical_hinge: CategoricalHinge,
 }
 _aliases = {
     mean_squared_error: ("mse", "MSE"),
     mean_absolute_error: ("mae", "MAE"),
+    mean_absolute_percentage_error: ("mape", "MAPE"),
+    mean_squared_logarithmic_error: ("msle", "MSLE"),
+    kl_divergence: ("kld", "KLD"),
     binary_crossentropy: ("bce", "BCE"),
 }
 for _class in (Loss, LossFunctionWrapper, *_classes.values()):

@@ -239,3 +239,10 @@ def require_number(what: str, value: Any, low: float, high: float = math.inf) ->
     if not good or not low <= float(value) <= high:
         raise ValueError(f"{what} must be a number in [{low:g}, {high:g}], found {value!r}.")
     return float(value)
+
+
+def require_axis(axis: Any) -> int:
+    """`axis` if it is an int, else a ValueError."""
+    if isinstance(axis, bool) or not isinstance(axis, int):
+        raise ValueError(f"axis must be an int, found {axis!r}.")
+    return axis

@@ -8,16 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from fanin.losses import functions
-from fanin.losses.base import Loss, require_number
+from fanin.losses.base import Loss, require_axis, require_number
 from fanin.losses.regression import per_sample
 from fanin.losses.targets import check_binary, check_categorical, check_class_ids
-
-
-def require_axis(axis: Any) -> int:
-    """`axis` if it is an int, else a ValueError."""
-    if isinstance(axis, bool) or not isinstance(axis, int):
-        raise ValueError(f"axis must be an int, found {axis!r}.")
-    return axis
 
 
 class BinaryCrossentropy(Loss):

@@ -5,6 +5,7 @@ Shapes: B batch, C classes or outputs. All take tensors, arrays or lists, and co
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -63,6 +64,59 @@ def huber(y_true: Any, y_pred: Any, delta: float = 1.0) -> Tensor:
     """
     true, pred = _pair(y_true, y_pred, "huber")
     return F.huber_loss(pred, true, reduction="none", delta=delta).mean(-1)
+
+
+def mean_absolute_percentage_error(y_true: Any, y_pred: Any) -> Tensor:
+    """100 mean(|y_true - y_pred| / max(|y_true|, epsilon)) over the last axis: (B, ..., C) -> (B, ...).
+
+    Shapes must be equal, or (B,) and (B, 1); else a ValueError. After Keras.
+
+    >>> mean_absolute_percentage_error([[2.0, 4.0]], [[1.0, 4.0]])
+    tensor([25.])
+    """
+    true, pred = _pair(y_true, y_pred, "mean_absolute_percentage_error")
+    return 100.0 * ((true - pred) / true.abs().clamp(min=config.epsilon())).abs().mean(-1)
+
+
+def mean_squared_logarithmic_error(y_true: Any, y_pred: Any) -> Tensor:
+    """mean((log(1 + y_true) - log(1 + y_pred))^2) over the last axis: (B, ..., C) -> (B, ...).
+
+    Both are first raised to at least epsilon, so negative values count as 0. Shapes must be equal, or (B,) and
+    (B, 1); else a ValueError. After Keras.
+
+    >>> mean_squared_logarithmic_error([[0.0, 1.0]], [[0.0, 3.0]])
+    tensor([0.2402])
+    """
+    true, pred = _pair(y_true, y_pred, "mean_squared_logarithmic_error")
+    low = config.epsilon()
+    return (pred.clamp(min=low).log1p() - true.clamp(min=low).log1p()).square().mean(-1)
+
+
+def log_cosh(y_true: Any, y_pred: Any) -> Tensor:
+    """mean(log(cosh(y_pred - y_true))) over the last axis: (B, ..., C) -> (B, ...).
+
+    About e^2 / 2 for small errors e and |e| - log 2 for large ones. Shapes must be equal, or (B,) and (B, 1); else a
+    ValueError. After Keras.
+
+    >>> log_cosh([[0.0]], [[1.0]])
+    tensor([0.4338])
+    """
+    true, pred = _pair(y_true, y_pred, "log_cosh")
+    error = pred - true
+    return (torch.logaddexp(error, -error) - math.log(2.0)).mean(-1)
+
+
+def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1) -> Tensor:
+    """-sum(y_true y_pred) / (|y_true| |y_pred|) along `axis`: (B, ..., C) -> (B, ...), from -1, the same way, to 1.
+
+    Norms are raised to at least epsilon: a vector of zeros gives 0. Shapes must be equal, or (B,) and (B, 1); else a
+    ValueError. After Keras, whose gradient at a vector of zeros is NaN; here it is finite.
+
+    >>> cosine_similarity([[0.0, 1.0]], [[0.0, 3.0]])
+    tensor([-1.])
+    """
+    true, pred = _pair(y_true, y_pred, "cosine_similarity")
+    return -F.cosine_similarity(true, pred, dim=axis, eps=config.epsilon())
 
 
 def binary_crossentropy(
@@ -148,3 +202,72 @@ def sparse_categorical_crossentropy(
         log_p = log_p.movedim(axis, 1)
     ignored = _NO_CLASS if ignore_class is None else ignore_class
     return F.nll_loss(log_p, ids.long(), ignore_index=ignored, reduction="none")
+
+
+def kl_divergence(y_true: Any, y_pred: Any) -> Tensor:
+    """sum(t log(t / p)) over the last axis, for distributions t and p: (B, ..., C) -> (B, ...).
+
+    Both are cut to [epsilon, 1]. Shapes must be equal, or (B,) and (B, 1); else a ValueError. After Keras.
+
+    >>> kl_divergence([[0.5, 0.5]], [[0.25, 0.75]])
+    tensor([0.1438])
+    """
+    true, pred = _pair(y_true, y_pred, "kl_divergence")
+    low = config.epsilon()
+    return F.kl_div(pred.clamp(low, 1.0).log(), true.clamp(low, 1.0), reduction="none").sum(-1)
+
+
+def poisson(y_true: Any, y_pred: Any) -> Tensor:
+    """mean(p - t log(p + epsilon)) over the last axis, for counts t and rates p: (B, ..., C) -> (B, ...).
+
+    Shapes must be equal, or (B,) and (B, 1); else a ValueError. After Keras.
+
+    >>> poisson([[2.0]], [[1.0]])
+    tensor([1.0000])
+    """
+    true, pred = _pair(y_true, y_pred, "poisson")
+    return F.poisson_nll_loss(pred, true, log_input=False, eps=config.epsilon(), reduction="none").mean(-1)
+
+
+def hinge(y_true: Any, y_pred: Any) -> Tensor:
+    """mean(max(1 - t p, 0)) over the last axis, for targets t of -1 and 1: (B, ..., C) -> (B, ...).
+
+    Where all targets are 0 or 1, a 0 means -1. Shapes must be equal, or (B,) and (B, 1); else a ValueError. After
+    Keras.
+
+    >>> hinge([[-1.0, 1.0]], [[0.5, 0.5]])
+    tensor([1.])
+    """
+    return _margins(y_true, y_pred, "hinge").mean(-1)
+
+
+def squared_hinge(y_true: Any, y_pred: Any) -> Tensor:
+    """mean(max(1 - t p, 0)^2) over the last axis, for targets t of -1 and 1: (B, ..., C) -> (B, ...).
+
+    Where all targets are 0 or 1, a 0 means -1. Shapes must be equal, or (B,) and (B, 1); else a ValueError. After
+    Keras.
+
+    >>> squared_hinge([[-1.0, 1.0]], [[0.5, 0.5]])
+    tensor([1.2500])
+    """
+    return _margins(y_true, y_pred, "squared_hinge").square().mean(-1)
+
+
+def categorical_hinge(y_true: Any, y_pred: Any) -> Tensor:
+    """max(1 + max((1 - t) p) - sum(t p), 0) over the last axis, for one-hot targets t: (B, ..., C) -> (B, ...).
+
+    Shapes must be equal, or (B,) and (B, 1); else a ValueError. After Keras.
+
+    >>> categorical_hinge([[0.0, 1.0]], [[0.5, 0.75]])
+    tensor([0.7500])
+    """
+    true, pred = _pair(y_true, y_pred, "categorical_hinge")
+    right, wrong = (true * pred).sum(-1), ((1.0 - true) * pred).amax(-1)
+    return F.relu(wrong - right + 1.0)
+
+
+def _margins(y_true: Any, y_pred: Any, what: str) -> Tensor:
+    """max(1 - t p, 0), each for itself, with targets of 0 and 1 turned into -1 and 1."""
+    true, pred = _pair(y_true, y_pred, what)
+    binary = ((true == 0) | (true == 1)).all()
+    return F.relu(1.0 - torch.where(binary, 2.0 * true - 1.0, true) * pred)

@@ -1,4 +1,4 @@
-"""Losses for numbers: squared, absolute and Huber."""
+"""Losses for numbers: squared, absolute, relative, logarithmic, Huber, log-cosh and cosine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fanin.losses import functions
-from fanin.losses.base import Loss, require_number, same_shape
+from fanin.losses.base import Loss, require_axis, require_number, same_shape
 from fanin.losses.targets import check_finite
 
 
@@ -74,6 +74,70 @@ class MeanAbsoluteError(Loss):
         check_finite(y, output_shape, name)
 
 
+class MeanAbsolutePercentageError(Loss):
+    """100 mean(|y_true - y_pred| / max(|y_true|, epsilon)). Shapes (B, ..., C), equal, or (B,) against (B, 1).
+
+    Args:
+        reduction, dtype: see `Loss`.
+        name: "mean_absolute_percentage_error" by default.
+
+    A target of 0 makes it huge, as in Keras. Raises ValueError for shapes that would only fit by broadcasting.
+    After Keras.
+
+    >>> import torch
+    >>> MeanAbsolutePercentageError()(torch.tensor([[2.0], [4.0]]), torch.tensor([[1.0], [4.0]]))
+    tensor(25.)
+    """
+
+    def __init__(
+        self,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "mean_absolute_percentage_error",
+        dtype: Any = None,
+    ):
+        super().__init__(name, reduction, dtype)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """(B, ..., C) -> (B, ...)."""
+        return functions.mean_absolute_percentage_error(*per_sample(y_true, y_pred, self.name))
+
+    def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
+        """Targets must be finite and shaped like the output; else a `DataError`."""
+        check_finite(y, output_shape, name)
+
+
+class MeanSquaredLogarithmicError(Loss):
+    """mean((log(1 + y_true) - log(1 + y_pred))^2). Shapes (B, ..., C), equal, or (B,) against (B, 1).
+
+    Args:
+        reduction, dtype: see `Loss`.
+        name: "mean_squared_logarithmic_error" by default.
+
+    Negative targets and predictions count as 0. Raises ValueError for shapes that would only fit by broadcasting.
+    After Keras.
+
+    >>> import torch
+    >>> MeanSquaredLogarithmicError()(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [3.0]]))
+    tensor(0.2402)
+    """
+
+    def __init__(
+        self,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "mean_squared_logarithmic_error",
+        dtype: Any = None,
+    ):
+        super().__init__(name, reduction, dtype)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """(B, ..., C) -> (B, ...)."""
+        return functions.mean_squared_logarithmic_error(*per_sample(y_true, y_pred, self.name))
+
+    def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
+        """Targets must be finite and shaped like the output; else a `DataError`."""
+        check_finite(y, output_shape, name)
+
+
 class Huber(Loss):
     """Squared for errors up to `delta`, linear beyond: e^2 / 2, or delta |e| - delta^2 / 2.
 
@@ -113,3 +177,73 @@ class Huber(Loss):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as plain data."""
         return {**super().get_config(), **({} if self.delta == 1.0 else {"delta": self.delta})}
+
+
+class LogCosh(Loss):
+    """mean(log(cosh(y_pred - y_true))): about e^2 / 2 for small errors e, |e| - log 2 for large ones.
+
+    Args:
+        reduction, dtype: see `Loss`.
+        name: "log_cosh" by default.
+
+    Shapes (B, ..., C), equal, or (B,) against (B, 1); else a ValueError. After Keras.
+
+    >>> import torch
+    >>> LogCosh()(torch.tensor([[0.0]]), torch.tensor([[1.0]]))
+    tensor(0.4338)
+    """
+
+    def __init__(
+        self,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "log_cosh",
+        dtype: Any = None,
+    ):
+        super().__init__(name, reduction, dtype)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """(B, ..., C) -> (B, ...)."""
+        return functions.log_cosh(*per_sample(y_true, y_pred, self.name))
+
+    def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
+        """Targets must be finite and shaped like the output; else a `DataError`."""
+        check_finite(y, output_shape, name)
+
+
+class CosineSimilarity(Loss):
+    """-cos of the angle between y_true and y_pred, vectors along `axis`: from -1, the same way, to 1, opposite.
+
+    Args:
+        axis: the axis of the vectors, -1 by default.
+        reduction, dtype: see `Loss`.
+        name: "cosine_similarity" by default.
+
+    A vector of zeros gives 0. Shapes (B, ..., C), equal, or (B,) against (B, 1); else a ValueError. After Keras, whose
+    config forgets `axis`; here it is written when it is not -1.
+
+    >>> import torch
+    >>> CosineSimilarity()(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.0, 3.0]]))
+    tensor(-1.)
+    """
+
+    def __init__(
+        self,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "cosine_similarity",
+        dtype: Any = None,
+    ):
+        super().__init__(name, reduction, dtype)
+        self.axis = require_axis(axis)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """(B, ..., C) -> (B, ...)."""
+        return functions.cosine_similarity(y_true, y_pred, self.axis)
+
+    def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
+        """Targets must be finite and shaped like the output; else a `DataError`."""
+        check_finite(y, output_shape, name)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain data."""
+        return {**super().get_config(), **({} if self.axis == -1 else {"axis": self.axis})}

@@ -12,6 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fanin import losses
+from fanin.losses.functions import (
+    binary_crossentropy,
+    categorical_crossentropy,
+    categorical_hinge,
+    hinge,
+    huber,
+    kl_divergence,
+    log_cosh,
+    mean_absolute_error,
+    mean_absolute_percentage_error,
+    mean_squared_error,
+    mean_squared_logarithmic_error,
+    poisson,
+    sparse_categorical_crossentropy,
+    squared_hinge,
+)
 from fanin.metrics.accuracy import (
     Accuracy,
     BinaryAccuracy,
@@ -31,8 +47,19 @@ from fanin.metrics.auc import AUC
 from fanin.metrics.base import Metric
 from fanin.metrics.confusion import Precision, Recall
 from fanin.metrics.crossentropy import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
+from fanin.metrics.divergence import KLDivergence, Poisson
+from fanin.metrics.margins import CategoricalHinge, Hinge, SquaredHinge
 from fanin.metrics.mean import Mean, MeanMetricWrapper
-from fanin.metrics.regression import MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
+from fanin.metrics.r2 import R2Score
+from fanin.metrics.regression import (
+    CosineSimilarity,
+    LogCoshError,
+    MeanAbsoluteError,
+    MeanAbsolutePercentageError,
+    MeanSquaredError,
+    MeanSquaredLogarithmicError,
+    RootMeanSquaredError,
+)
 from fanin.registry import Family, get_registered_object, snake_case
 
 __all__ = [
@@ -42,31 +69,55 @@ __all__ = [
     "BinaryCrossentropy",
     "CategoricalAccuracy",
     "CategoricalCrossentropy",
+    "CategoricalHinge",
+    "CosineSimilarity",
+    "Hinge",
+    "KLDivergence",
+    "LogCoshError",
     "Mean",
     "MeanAbsoluteError",
+    "MeanAbsolutePercentageError",
     "MeanMetricWrapper",
     "MeanSquaredError",
+    "MeanSquaredLogarithmicError",
     "Metric",
+    "Poisson",
     "Precision",
+    "R2Score",
     "Recall",
     "RootMeanSquaredError",
     "SparseCategoricalAccuracy",
     "SparseCategoricalCrossentropy",
     "SparseTopKCategoricalAccuracy",
+    "SquaredHinge",
     "TopKCategoricalAccuracy",
     "TorchMetric",
     "accuracy",
     "binary_accuracy",
+    "binary_crossentropy",
     "categorical_accuracy",
+    "categorical_crossentropy",
+    "categorical_hinge",
     "deserialize",
     "direction",
     "family",
     "get",
+    "hinge",
+    "huber",
+    "kl_divergence",
+    "log_cosh",
+    "mean_absolute_error",
+    "mean_absolute_percentage_error",
+    "mean_squared_error",
+    "mean_squared_logarithmic_error",
+    "poisson",
     "resolve",
     "resolve_accuracy",
     "serialize",
     "sparse_categorical_accuracy",
+    "sparse_categorical_crossentropy",
     "sparse_top_k_categorical_accuracy",
+    "squared_hinge",
     "top_k_categorical_accuracy",
 ]
 
@@ -75,6 +126,8 @@ _aliases = {
     BinaryCrossentropy: ("bce", "BCE"),
     MeanSquaredError: ("mse", "MSE"),
     MeanAbsoluteError: ("mae", "MAE"),
+    MeanAbsolutePercentageError: ("mape", "MAPE"),
+    MeanSquaredLogarithmicError: ("msle", "MSLE"),
 }
 for _class in (
     Metric,
@@ -83,9 +136,19 @@ for _class in (
     MeanSquaredError,
     RootMeanSquaredError,
     MeanAbsoluteError,
+    MeanAbsolutePercentageError,
+    MeanSquaredLogarithmicError,
+    CosineSimilarity,
+    LogCoshError,
+    R2Score,
     AUC,
     Precision,
     Recall,
+    Hinge,
+    SquaredHinge,
+    CategoricalHinge,
+    KLDivergence,
+    Poisson,
     BinaryCrossentropy,
     CategoricalCrossentropy,
     SparseCategoricalCrossentropy,
@@ -98,7 +161,8 @@ for _class in (
 ):
     family.add(_class, *_aliases.get(_class, ()))
 
-# The functions have a table of their own: in `get`, "binary_accuracy" is the class, as in Keras.
+# The functions have a table of their own: in `get`, "binary_accuracy" is the class, as in Keras. Those of losses are in
+# the losses' table.
 _functions: Family[Any] = Family("metric function", "keras.metrics")
 for _function in (
     accuracy,
@@ -147,7 +211,8 @@ def get(identifier: Any) -> Metric | None:
     name = found.name if isinstance(found, losses.Loss) else getattr(found, "__name__", None)
     metric = MeanMetricWrapper(found, name or snake_case(type(found).__name__))
     if metric.direction is None:
-        metric.direction = direction(metric.name)
+        # The loss function has the opposite sign of the metric of its name.
+        metric.direction = "min" if found is losses.cosine_similarity else direction(metric.name)
     return metric
 
 
@@ -200,8 +265,11 @@ def resolve(
     return metric
 
 
-_MAX = ("accuracy", "acc", "auc", "precision", "recall", "f1", "f1_score", "fbeta_score", "iou", "r2_score", "r2")
-_MIN = ("loss", "error", "crossentropy", "ce", "bce", "mse", "mae", "rmse", "mape", "msle", "huber", "perplexity")
+_MAX = "accuracy acc auc precision recall f1 f1_score fbeta_score iou r2_score r2 cosine_similarity"
+_MIN = (
+    "loss error crossentropy ce bce mse mae rmse mape msle huber perplexity logcosh log_cosh kl_divergence kld "
+    "poisson hinge"
+)
 
 
 def direction(metric: str | Metric) -> str | None:
@@ -216,7 +284,7 @@ def direction(metric: str | Metric) -> str | None:
         return metric.direction or direction(metric.name)
     name = re.sub(r"_\d+$", "", snake_case(metric))
     for words, found in ((_MAX, "max"), (_MIN, "min")):
-        if any(name == word or name.endswith("_" + word) for word in words):
+        if any(name == word or name.endswith("_" + word) for word in words.split()):
             return found
     return None
 

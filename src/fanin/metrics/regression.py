@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from fanin.losses.base import same_shape, to_floats
-from fanin.losses.functions import mean_absolute_error, mean_squared_error
+from fanin.losses import regression
+from fanin.losses.base import require_axis, same_shape, to_floats
+from fanin.losses.functions import cosine_similarity, mean_absolute_error, mean_squared_error
 from fanin.metrics.base import Metric, Variables
 from fanin.metrics.mean import MeanMetricWrapper
 
@@ -15,6 +16,10 @@ from fanin.metrics.mean import MeanMetricWrapper
 def _squared(y_true: Tensor, y_pred: Tensor) -> Tensor:
     true, pred = same_shape(y_true, to_floats(y_pred), "root_mean_squared_error")
     return (pred - true).square()
+
+
+def _similarity(y_true: Tensor, y_pred: Tensor, axis: int) -> Tensor:
+    return -cosine_similarity(y_true, y_pred, axis)
 
 
 class MeanSquaredError(MeanMetricWrapper):
@@ -37,7 +42,7 @@ class MeanSquaredError(MeanMetricWrapper):
 
     def values(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, ..., C) -> (B, ...)."""
-        return mean_squared_error(*_columns(y_true, y_pred)), None
+        return mean_squared_error(*columns(y_true, y_pred)), None
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as plain data."""
@@ -64,7 +69,7 @@ class MeanAbsoluteError(MeanMetricWrapper):
 
     def values(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, ..., C) -> (B, ...)."""
-        return mean_absolute_error(*_columns(y_true, y_pred)), None
+        return mean_absolute_error(*columns(y_true, y_pred)), None
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as plain data."""
@@ -98,7 +103,102 @@ class RootMeanSquaredError(MeanMetricWrapper):
         return Metric.get_config(self)
 
 
-def _columns(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
+class MeanAbsolutePercentageError(MeanMetricWrapper):
+    """Mean of 100 |y_true - y_pred| / max(|y_true|, epsilon) over all rows. Shapes equal, or (B,) against (B, 1).
+
+    Args:
+        name: "mean_absolute_percentage_error" by default.
+        dtype: of the result; `floatx()` by default.
+
+    After Keras.
+
+    >>> MeanAbsolutePercentageError()([[2.0], [4.0]], [[1.0], [4.0]])
+    tensor(25.)
+    """
+
+    direction = "min"
+
+    def __init__(self, name: str | None = "mean_absolute_percentage_error", dtype: Any = None):
+        super().__init__(regression.MeanAbsolutePercentageError(), name, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain data."""
+        return Metric.get_config(self)
+
+
+class MeanSquaredLogarithmicError(MeanMetricWrapper):
+    """Mean of (log(1 + y_true) - log(1 + y_pred))^2 over all rows. Shapes equal, or (B,) against (B, 1).
+
+    Args:
+        name: "mean_squared_logarithmic_error" by default.
+        dtype: of the result; `floatx()` by default.
+
+    Negative targets and predictions count as 0. After Keras.
+
+    >>> MeanSquaredLogarithmicError()([[0.0], [1.0]], [[0.0], [3.0]])
+    tensor(0.2402)
+    """
+
+    direction = "min"
+
+    def __init__(self, name: str | None = "mean_squared_logarithmic_error", dtype: Any = None):
+        super().__init__(regression.MeanSquaredLogarithmicError(), name, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain data."""
+        return Metric.get_config(self)
+
+
+class LogCoshError(MeanMetricWrapper):
+    """Mean of log(cosh(y_pred - y_true)) over all rows. Shapes equal, or (B,) against (B, 1).
+
+    Args:
+        name: "logcosh" by default.
+        dtype: of the result; `floatx()` by default.
+
+    After Keras.
+
+    >>> LogCoshError()([[0.0]], [[1.0]])
+    tensor(0.4338)
+    """
+
+    direction = "min"
+
+    def __init__(self, name: str | None = "logcosh", dtype: Any = None):
+        super().__init__(regression.LogCosh(), name, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain data."""
+        return Metric.get_config(self)
+
+
+class CosineSimilarity(MeanMetricWrapper):
+    """Mean of sum(y_true y_pred) / (|y_true| |y_pred|), vectors along `axis`: from -1, opposite, to 1, the same way.
+
+    Args:
+        name: "cosine_similarity" by default.
+        dtype: of the result; `floatx()` by default.
+        axis: the axis of the vectors, -1 by default.
+
+    The loss of this name has the other sign. A vector of zeros gives 0. After Keras, whose config forgets `axis`; here
+    it is written when it is not -1.
+
+    >>> CosineSimilarity()([[0.0, 1.0]], [[0.0, 3.0]])
+    tensor(1.)
+    """
+
+    direction = "max"
+
+    def __init__(self, name: str | None = "cosine_similarity", dtype: Any = None, axis: int = -1):
+        super().__init__(_similarity, name, dtype, axis=require_axis(axis))
+        self.axis = axis
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain data."""
+        return {**Metric.get_config(self), **({} if self.axis == -1 else {"axis": self.axis})}
+
+
+def columns(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
     """Vectors as columns, so that each row keeps its own value and weight."""
     if y_true.ndim == 1 and y_pred.ndim == 1:
         return y_true.unsqueeze(-1), y_pred.unsqueeze(-1)

@@ -19,9 +19,10 @@ from fanin.graph.call_config import describe_call
 from fanin.graph.functions import StoredCall
 from fanin.graph.node import FunctionCall
 from fanin.graph.recipe import Recipe, Ref
-from fanin.graph.symbolic import SymbolicTensor
+from fanin.graph.symbolic import SymbolicTensor, symbols_in
 from fanin.graph.tree import tree_map
 from fanin.layers.layer import Layer, family
+from fanin.models.graph_masks import with_masks
 from fanin.models.network import Network
 from fanin.registry import Family, deserialize, serialize
 
@@ -36,10 +37,10 @@ def describe(network: Network, own_node: type) -> dict[str, Any]:
         own_node: the class of models whose outputs Keras counts from 1 at the ends of a graph: their first call is the
             one that made them.
     """
-    inside = {id(node) for node in network.nodes}
+    operations, keywords = with_masks(network)
     numbers: dict[int, int] = {}
-    for operation in network.operations:
-        kept = [node for node in operation.inbound_nodes if id(node) in inside]
+    for operation in operations:
+        kept = [node for node in operation.inbound_nodes if id(node) in keywords]
         numbers.update((id(node), number) for number, node in enumerate(kept))
 
     def tensor(symbol: SymbolicTensor) -> dict[str, Any]:
@@ -53,21 +54,22 @@ def describe(network: Network, own_node: type) -> dict[str, Any]:
 
         return {"args": tree_map(leaf, list(args)), "kwargs": tree_map(leaf, kwargs)}
 
-    taken = [*network.output_symbols, *(symbol for node in network.nodes for symbol in node.input_tensors)]
     used: dict[int, set[int]] = {}
-    for symbol in taken:
+    calls_inside = [node for operation in operations for node in operation.inbound_nodes if id(node) in keywords]
+    taken = [symbol for node in calls_inside for symbol in symbols_in((node.args, keywords[id(node)]))]
+    for symbol in [*taken, *network.output_symbols]:
         used.setdefault(id(symbol.node), set()).add(symbol.index)
     names = {layer.name for layer in network.layers}
 
     layers = []
-    for operation in network.operations:
-        nodes = [node for node in operation.inbound_nodes if id(node) in inside and node.input_tensors]
+    for operation in operations:
+        nodes = [node for node in operation.inbound_nodes if id(node) in keywords and node.input_tensors]
         try:
             if isinstance(operation, FunctionCall):
                 described, arguments = describe_call(nodes[0], used.get(id(nodes[0]), ()), names)
                 calls = [call(*arguments)]
             else:
-                described, calls = serialize(operation), [call(node.args, node.kwargs) for node in nodes]
+                described, calls = serialize(operation), [call(node.args, keywords[id(node)]) for node in nodes]
         except ValueError as error:
             raise ValueError(f"{network.who}, layer {operation.name!r}: {error}") from None
         layers.append({**described, "name": operation.name, "inbound_nodes": calls})

@@ -101,7 +101,7 @@ class Graphed(Running):
     def output(self) -> Any:
         """The symbolic outputs in the structure that was given."""
         network = self._ends("output")
-        return super().output if network is None else _alone(network.outputs)
+        return super().output if network is None else network.returned
 
     @property
     def input_shape(self) -> Any:
@@ -113,7 +113,7 @@ class Graphed(Running):
     def output_shape(self) -> Any:
         """The shapes of the outputs, with the batch, in their structure."""
         network = self._ends("output_shape")
-        return super().output_shape if network is None else tree_map(lambda s: s.shape, _alone(network.outputs))
+        return super().output_shape if network is None else tree_map(lambda s: s.shape, network.returned)
 
     def _ledger_nodes(self) -> list[Node]:
         inside = [] if self._network is None else self._network.nodes

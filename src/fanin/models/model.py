@@ -301,6 +301,11 @@ class Model(Steps):
         compiled = self.__dict__.get("_compiled_with")
         return None if compiled is None else compiled.get_config()
 
+    def get_own_compile_config(self) -> dict[str, Any]:
+        """What `compile` was told and Keras does not know, as plain JSON data."""
+        factors = self._compiled().multipliers
+        return {"learning_rate_multipliers": factors} if factors else {}
+
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as `get_compile_config` described."""
         self.__dict__["_compiled_with"] = Compiled.from_config(config)

@@ -106,6 +106,11 @@ class Network:
         """The name of each output's layer."""
         return [symbol.layer.name for symbol in self.output_symbols]
 
+    @property
+    def returned(self) -> Any:
+        """What a call returns: the outputs in their structure, a list of one as the one, as in Keras."""
+        return self.outputs[0] if isinstance(self.outputs, (list, tuple)) and len(self.outputs) == 1 else self.outputs
+
     def recipe(self) -> Recipe:
         """The calls as plain data."""
         return Recipe.of(self.nodes, self.inputs, self.outputs)
@@ -117,9 +122,9 @@ class Network:
         these came to.
         """
         if not more:
-            return compile_calls(name, self.input_symbols, self.nodes, self.outputs, bind)
+            return compile_calls(name, self.input_symbols, self.nodes, self.returned, bind)
         order, _ = traverse([*self.output_symbols, *symbols_in(list(more))])
-        return compile_calls(name, self.input_symbols, order, (self.outputs, list(more)), bind)
+        return compile_calls(name, self.input_symbols, order, (self.returned, list(more)), bind)
 
     def leads_to(self, symbols: list[SymbolicTensor]) -> bool:
         """Whether the inputs are enough to compute `symbols`, through calls of this graph and recorded functions."""
@@ -198,7 +203,7 @@ class Network:
         values = self.arrange(given)
         own = zip(values, self.input_symbols, strict=True)
         if all(value.shape == symbol.shape for value, symbol in own):
-            return tree_map(lambda symbol: Spec(symbol.shape, symbol.dtype), self.outputs)
+            return tree_map(lambda symbol: Spec(symbol.shape, symbol.dtype), self.returned)
         source = FunctionCall(_source, "source")
         symbols = [input_symbol(source, v.shape, s.dtype) for v, s in zip(values, self.input_symbols, strict=True)]
         return infer(run, tuple(symbols), {})

@@ -244,6 +244,7 @@ class Compiled:
             config.get("metrics"),
             config.get("weighted_metrics"),
             bool(config.get("run_eagerly")),
+            {"learning_rate_multipliers": config.get("learning_rate_multipliers")},
         )
 
 

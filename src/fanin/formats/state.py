@@ -1,0 +1,155 @@
+"""Between a model and a weights file: what to write, and a plan for reading that is checked before anything changes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from fanin.errors import MismatchError
+from fanin.formats.faults import Faults
+from fanin.formats.hdf5 import Group, Reader, Spec, groups
+from fanin.formats.hdf5_objects import Array
+from fanin.layers.layer import Layer
+from fanin.optimizers import Optimizer, hyper
+
+
+def check_built(model: nn.Module) -> None:
+    """ValueError for a layer that is not built, and for a module with parts whose weights have no shape yet."""
+    if isinstance(model, Layer):
+        waiting = [] if model.built else [model.name]
+    else:
+        waiting = [name for name, part in model.named_modules() if isinstance(part, Layer) and not part.built]
+        waiting += [name for name, value in model.named_parameters() if is_lazy(value)]
+    if waiting:
+        places = ", ".join(map(repr, waiting[:5]))
+        raise ValueError(f"{type(model).__name__} has no weights yet at {places}: build it, or call it once.")
+
+
+def all_groups(model: nn.Module, optimizer: Optimizer | None) -> list[Group]:
+    """What a weights file holds: the model's weights; the optimizer's iteration, learning rate and, if any, slots."""
+    found = list(groups(model))
+    if optimizer is not None:
+        found.append(Group("optimizer", optimizer.name, optimizer.variables(_stepped(model, optimizer))))
+    return found
+
+
+def own_optimizer(model: nn.Module) -> Optimizer | None:
+    """The optimizer that a model was compiled with, if it is one of fanin's."""
+    compiled = model.__dict__.get("_compiled_with")
+    return compiled.optimizer if compiled is not None and isinstance(compiled.optimizer, Optimizer) else None
+
+
+def _stepped(model: Any, optimizer: Optimizer) -> list[torch.Tensor]:
+    """The weights that have slots."""
+    weights: list[torch.Tensor] = model.trainable_variables if optimizer.built else []
+    return weights
+
+
+class Plan:
+    """Which datasets go where. Making one changes nothing; after `faults` was heeded, `carry_out` cannot fail.
+
+    Args:
+        model: a built model or module.
+        reader: the file.
+        optimizer: the optimizer whose state to read, or None.
+        exact: whether the dtypes must be equal; if not, any floats will do for floats.
+        skip: parts of the model to leave alone.
+
+    Attributes:
+        faults: what does not fit; the plan leaves whole layers out for it.
+        note: why the optimizer's state is left out, or "".
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        reader: Reader,
+        optimizer: Optimizer | None = None,
+        exact: bool = True,
+        skip: Collection[nn.Module] = (),
+    ):
+        self.faults = Faults()
+        self.note = ""
+        self._model, self._reader, self._optimizer = model, reader, optimizer
+        self._weights: list[tuple[torch.Tensor, Array, Spec]] = []
+        for group in groups(model, seen={id(part) for part in skip}):
+            specs = [spec_of(tensor, exact) for tensor in group.tensors]
+            with self.faults.noted():
+                self._weights += zip(group.tensors, reader.check(group, specs), specs, strict=True)
+        with self.faults.noted():
+            reader.check_leftovers(groups(model))
+        self._state: list[torch.Tensor] = []
+        if optimizer is not None:
+            with self.faults.noted():
+                self._state = self._plan_state(optimizer)
+
+    def _plan_state(self, optimizer: Optimizer) -> list[torch.Tensor]:
+        """The optimizer's variables; [], with a note, if their number fits no state of it."""
+        names = self._reader.names("optimizer/vars")
+        if names is None:
+            return []
+        head, all_specs = optimizer_specs(optimizer, self._trainable())
+        fitting = [specs for specs in (head, all_specs) if len(specs) == len(names)]
+        if not fitting or (fitting[0] is head and optimizer.built and len(all_specs) > len(head)):
+            self.note = left_out(optimizer, len(names))
+            return []
+        arrays = self._reader.check(Group("optimizer", None, []), fitting[0])
+        values = [self._reader.read(array, spec) for array, spec in zip(arrays, fitting[0], strict=True)]
+        check_head(optimizer, values)
+        return values
+
+    def _trainable(self) -> list[torch.Tensor]:
+        weights: list[torch.Tensor] = self._model.trainable_variables  # type: ignore[assignment]
+        return weights
+
+    def carry_out(self) -> None:
+        """Write all values into the model and the optimizer."""
+        with torch.no_grad():
+            for tensor, array, spec in self._weights:
+                tensor.copy_(self._reader.read(array, spec))
+        if self._optimizer is not None and self._state:
+            set_optimizer(self._optimizer, self._trainable(), self._state)
+
+
+def spec_of(tensor: torch.Tensor, exact: bool) -> Spec:
+    """What a dataset for this weight must be. Counts may have another width: Keras on TensorFlow takes 64 bits."""
+    is_count = tensor.dtype == torch.int32
+    return Spec(tuple(tensor.shape), tensor.dtype, not is_count and (exact or not tensor.dtype.is_floating_point))
+
+
+# --- the optimizer ----------------------------------------------------------------------------------------------------
+
+
+def optimizer_specs(optimizer: Optimizer, weights: list[torch.Tensor]) -> tuple[list[Spec], list[Spec]]:
+    """What an optimizer's variables must be: before the first step, and after it."""
+    return [Spec(*spec) for spec in optimizer.specs([])], [Spec(*spec) for spec in optimizer.specs(weights)]
+
+
+def check_head(optimizer: Optimizer, values: list[torch.Tensor]) -> None:
+    """MismatchError unless iteration and learning rate are numbers that an optimizer can have."""
+    try:
+        hyper.number("iteration", values[0])
+        if not optimizer.has_schedule:
+            hyper.learning_rate(values[1])
+    except (TypeError, ValueError) as error:
+        raise MismatchError(f"the state of the optimizer: {error}") from None
+
+
+def set_optimizer(optimizer: Optimizer, weights: list[torch.Tensor], values: list[torch.Tensor]) -> None:
+    """Give an optimizer its state."""
+    has_slots = len(values) > len(optimizer.specs([]))
+    if has_slots:
+        optimizer.build(weights)
+    optimizer.set_state(weights if has_slots else [], values)
+
+
+def left_out(optimizer: Optimizer, count: int) -> str:
+    """Why a state of `count` variables is not read."""
+    return (
+        f"The state of the optimizer {optimizer.name!r} is left out: the file has {count} variables, which do not fit "
+        "the weights that train. It was saved before the first step, or after weights were frozen or thawed."
+    )

@@ -35,9 +35,9 @@ class Model(Steps):
     Raises ValueError for an input that is not an Input or comes twice, an output that is not a symbolic tensor or
     depends on other Inputs, and two layers of one name. After Keras's `Model`.
 
-    >>> from fanin.layers import Dense, Input
+    >>> from fanin.layers import Dense, Input, concatenate
     >>> one, two = Input((4,), name="one"), Input((3,), name="two")
-    >>> both = fanin.layers.concatenate([Dense(8, activation="relu")(one), two])
+    >>> both = concatenate([Dense(8, activation="relu")(one), two])
     >>> model = Model([one, two], Dense(2)(both))
     >>> model.output_shape
     (None, 2)

@@ -32,6 +32,8 @@ _registered_names: dict[Any, str] = {}
 
 class _Scope(threading.local):
     objects: Mapping[str, Any] = {}
+    numbers: Mapping[int, int] = {}  # id of an object that is written several times -> its number
+    shared: dict[int, Any] | None = None  # number -> module that was read
 
 
 _scope = _Scope()
@@ -97,6 +99,21 @@ def custom_object_scope(objects: Mapping[str, Any] | None) -> Iterator[None]:
         yield
     finally:
         _scope.objects = previous
+
+
+@contextmanager
+def sharing(objects: Iterable[Any] = ()) -> Iterator[None]:
+    """Inside the block, modules that a config holds several times stay one: they have a number. For this thread only.
+
+    Args:
+        objects: what gets a number when it is written, Keras's `shared_object_id`. Reading finds them by it.
+    """
+    previous = _scope.numbers, _scope.shared
+    _scope.numbers, _scope.shared = {id(obj): number for number, obj in enumerate(objects, 1)}, {}
+    try:
+        yield
+    finally:
+        _scope.numbers, _scope.shared = previous
 
 
 # --- families -----------------------------------------------------------------------------------------------
@@ -240,6 +257,8 @@ def _serialize_instance(obj: Any) -> Json:
     built_from = obj.get_build_config() if hasattr(obj, "get_build_config") else None
     if built_from is not None:
         described["build_config"] = built_from
+    if id(obj) in _scope.numbers:
+        described["shared_object_id"] = _scope.numbers[id(obj)]
     return described
 
 
@@ -294,12 +313,17 @@ def _deserialize(config: Any) -> Any:
         return slice(*(_deserialize(config["config"][end]) for end in ("start", "stop", "step")))
     if config["class_name"] == "__ellipsis__":
         return Ellipsis
+    number = config.get("shared_object_id")
+    if _scope.shared and isinstance(number, int) and number in _scope.shared:
+        return _scope.shared[number]
     found = find_class(config)
     if config["class_name"] == "function":
         return found
     made = found.from_config(config["config"]) if hasattr(found, "from_config") else found(**config["config"])
     if config.get("build_config") and hasattr(made, "build_from_config"):
         made.build_from_config(config["build_config"])
+    if _scope.shared is not None and isinstance(number, int) and isinstance(made, torch.nn.Module):
+        _scope.shared[number] = made
     return made
 
 
@@ -343,5 +367,5 @@ def _by_internal_path(module: str, name: str) -> Any:
 
 
 def known_classes() -> Iterable[str]:
-    """The class names that files may use."""
-    return {name for _, name in _builtin} | set(_registered)
+    """The class names that files may use, without those of torch's functions and Keras's operations."""
+    return {name for module, name in _builtin if re.match(r"keras\.(?!src\.ops)|keras$", module)} | set(_registered)

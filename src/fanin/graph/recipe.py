@@ -68,5 +68,3 @@ class Recipe:
                 held.append(operation(*tree_map(fill, args), **tree_map(fill, kwargs)))
                 made.append(operation.inbound_nodes[-1])
         return tree_map(fill, self.inputs), tree_map(fill, self.outputs)
-
-

@@ -38,7 +38,18 @@ EXCEPTIONS = {("metrics", "losses")}  # a loss can be watched as a metric
 LINE = {name: number for number, names in enumerate(LINES) for name in names.split()}
 
 # Imported where they are used, never by `import fanin`.
-LATE = ("h5py", "rich", "sklearn", "matplotlib", "safetensors", "tensorboard", "onnx", "onnxscript", "onnxruntime", "pandas")
+LATE = (
+    "h5py",
+    "rich",
+    "sklearn",
+    "matplotlib",
+    "safetensors",
+    "tensorboard",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "pandas",
+)
 
 
 def module_name(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Masks that travel with tensors: booleans (B, T, ...) that say which entries of (B, T, ..., U) count.
 
-A mask is the attribute `_keras_mask` of its tensor, Keras's own name for it. Layers read it from their inputs and set it
-on their outputs; losses and metrics read it from the predictions. Other torch operations drop it.
+A mask is the attribute `_keras_mask` of its tensor, Keras's own name for it. Layers read it from their inputs and set
+it on their outputs; losses and metrics read it from the predictions. Other torch operations drop it.
 """
 
 from __future__ import annotations

@@ -324,7 +324,7 @@ def test_a_nested_model_with_a_regularizer_evaluates_to_the_closed_form():
     assert model.evaluate(data, np.full((5, 2), 12.0, "float32"), verbose=0) == pytest.approx(18.0)
 
 
-def test_two_inputs_or_outputs_give_lists():
+def test_a_model_of_two_inputs_and_outputs_takes_and_gives_lists():
     class Swap(Layer):
         def call(self, inputs):
             first, second = inputs

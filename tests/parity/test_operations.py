@@ -313,7 +313,8 @@ READ = {
     "repeat": lambda x, **_: ops.repeat(x, 2, axis=1),
     "pad": lambda x, **_: ops.pad(x, ((0, 0), (1, 2))),
     "take": lambda z, **_: ops.take(z, [[-1, 0], [1, 1]], axis=1),
-    "take_along_axis": lambda x, i, **_: ops.take_along_axis(x, i, axis=1),
+    "take by a tensor": lambda z, i, **_: ops.take(z, i - 2, axis=-1),
+    "take_along_axis": lambda x, i, **_: ops.take_along_axis(x, i - 2, axis=1),
     "einsum": lambda x, z, **_: ops.einsum("bj,bij->bi", x, z),
     "full_like": lambda x, **_: ops.full_like(x, 2.0),
     "ones_like of bool": lambda x, **_: ops.ones_like(x, dtype="bool"),
@@ -342,6 +343,16 @@ def test_an_operation_that_is_not_known_is_named(tmp_path):
     model.save(tmp_path / "m.keras")
     with pytest.raises(fanin.errors.MismatchError, match=r"'FFT' \(module 'keras.src.ops.math'"):
         fanin.saving.load_model(tmp_path / "m.keras")
+
+
+@pytest.mark.parametrize("make", [ops.take, ops.take_along_axis])
+def test_places_that_do_not_exist_are_an_error(tmp_path, make):
+    x, i = keras.Input((4,)), keras.Input((2,), dtype="int32")
+    keras.Model([x, i], make(x, i, axis=1)).save(tmp_path / "m.keras")
+    loaded = fanin.saving.load_model(tmp_path / "m.keras")
+    assert loaded([torch.ones(1, 4), torch.tensor([[-4, 3]])]).numel() == 2
+    with pytest.raises((IndexError, RuntimeError), match=r"out of (range|bounds)"):
+        loaded([torch.ones(1, 4), torch.tensor([[0, 4]])])
 
 
 # --- random graphs ----------------------------------------------------------------------------------------------------

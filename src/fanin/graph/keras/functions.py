@@ -56,16 +56,21 @@ def flip(x: Tensor, axis: Any = None) -> Tensor:
 
 def take(x: Tensor, indices: Any, axis: int) -> Tensor:
     """The entries at `indices`, of any shape, along one axis."""
-    chosen = torch.as_tensor(indices, device=x.device).long()
     axis = axis % x.ndim
-    found = torch.index_select(x, axis, chosen.reshape(-1) % x.shape[axis])
+    chosen = _from_front(x, indices, axis)
+    found = torch.index_select(x, axis, chosen.reshape(-1))
     return found.reshape(*x.shape[:axis], *chosen.shape, *x.shape[axis + 1 :])
 
 
 def take_along_axis(x: Tensor, indices: Any, axis: int) -> Tensor:
     """The entries at `indices`, which are given for every place of the other axes, along one axis."""
+    return torch.take_along_dim(x, _from_front(x, indices, axis), dim=axis)
+
+
+def _from_front(x: Tensor, indices: Any, axis: int) -> Tensor:
+    """Indices as torch takes them: of 64 bits, those below 0 counted from the end."""
     chosen = torch.as_tensor(indices, device=x.device).long()
-    return torch.take_along_dim(x, chosen % x.shape[axis], dim=axis)
+    return torch.where(chosen < 0, chosen + x.shape[axis], chosen)
 
 
 def split(x: Tensor, indices_or_sections: Any, axis: int = 0) -> tuple[Tensor, ...]:

@@ -92,10 +92,16 @@ def like(structure, function):
     return function(structure)
 
 
-def targets(name, predictions):
-    """Random targets for such predictions."""
-    numbers = np.random.default_rng(zlib.crc32(name.encode()) + 1)
-    return like(predictions, lambda array: numbers.normal(size=array.shape).astype("float32"))
+_targets: dict[str, Any] = {}
+
+
+def targets(name, model):
+    """Random targets in the structure of what the model predicts: the same in every process."""
+    if name not in _targets:
+        numbers = np.random.default_rng(zlib.crc32(name.encode()) + 1)
+        predictions = model.predict(inputs(name), verbose=0)
+        _targets[name] = like(predictions, lambda array: numbers.normal(size=array.shape).astype("float32"))
+    return _targets[name]
 
 
 def predict(name, model):
@@ -110,19 +116,18 @@ def predict(name, model):
 def compile_and_train(lib, name, model):
     """Compile with one of the optimizers, and take two steps."""
     optimizer, arguments = OPTIMIZERS[zlib.crc32(name.encode()) % len(OPTIMIZERS)]
-    predictions = model.predict(inputs(name), verbose=0)
-    several = isinstance(predictions, (dict, list, tuple))
+    y = targets(name, model)
     model.compile(
         getattr(lib.optimizers, optimizer)(**arguments),
-        like(predictions, lambda array: "mse"),
-        metrics=None if several else ["mae"],
+        like(y, lambda array: "mse"),
+        metrics=None if isinstance(y, (dict, list)) else ["mae"],
     )
     return train(name, model)
 
 
 def train(name, model):
     """Two steps on the same rows in the same order; the losses and metrics."""
-    y = targets(name, model.predict(inputs(name), verbose=0))
+    y = targets(name, model)
     history = model.fit(inputs(name), y, batch_size=ROWS // 2, epochs=1, shuffle=False, verbose=0).history
     return {key: values[0] for key, values in history.items()}
 

@@ -28,7 +28,7 @@ def main(folder):
     """Both directions for every model."""
     failures = {}
     for name in corpus.CASES:
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         try:
             model = corpus.build(keras, name)
             corpus.compile_and_train(keras, name, model)

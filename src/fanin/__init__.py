@@ -6,6 +6,7 @@ an ordinary `torch.nn.Module`, and any `torch.nn.Module` is a layer.
 
 from fanin import (
     activations,
+    adapters,
     callbacks,
     config,
     constraints,
@@ -33,6 +34,8 @@ from fanin.metrics import Metric
 from fanin.models import Model, Sequential
 from fanin.optimizers import Optimizer
 from fanin.regularizers import Regularizer, penalty, regularize
+from fanin.training.compile_step import compile_step
+from fanin.training.prediction import compile_predict
 
 __version__ = "0.1.0"
 
@@ -51,9 +54,12 @@ __all__ = [
     "SymbolicTensor",
     "__version__",
     "activations",
+    "adapters",
     "attach",
     "callbacks",
     "collect_losses",
+    "compile_predict",
+    "compile_step",
     "config",
     "constrain",
     "constraints",

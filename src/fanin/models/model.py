@@ -95,7 +95,8 @@ class Model(Steps):
             metrics: names, metrics (torchmetrics' too) or callables; sample weights do not touch them. For several
                 outputs a list or dict of such lists.
             weighted_metrics: likewise, with sample weights.
-            run_eagerly: kept for Keras; the step always computes the same.
+            run_eagerly: whether steps run operation by operation, as for a debugger, or for functions that count or
+                print in Python. Default: a step is traced once for each kind of batch, and runs compiled.
             learning_rate_multipliers: pattern -> factor on the learning rate of the weights it matches, by the names of
                 layers and weights: {"embedding": 0.1, "*/bias": 2.0}. The last pattern that matches holds.
 

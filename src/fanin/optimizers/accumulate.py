@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from fanin.optimizers.store import ByWeight, Holder
 
 
 class Accumulation(Holder):
-    """The part of an optimizer that counts, sums gradients up, and hands on their mean.
+    """The part of an optimizer that counts, and knows the sums of gradients.
 
     `_iterations` counts calls of `apply`; `gradient_accumulation_steps` of them are a round, which makes one update.
     Sums are in the slot "gradient_accumulator". A weight takes part in the update if any call of the round had a
@@ -35,29 +35,10 @@ class Accumulation(Holder):
         self._iterations = int(value) * (self.gradient_accumulation_steps or 1)
         self._drop_gradients()
 
-    def _accumulate(self, weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    def _drop_gradients(self, weights: Iterable[Tensor] | None = None) -> None:
+        """Begin a round anew: nothing waits, and the accumulators of these weights (default: all that wait) are 0."""
+        waiting = list(self._waiting if weights is None else weights)
         with torch.no_grad():
-            for slots, gradient in zip(self.slots(weights), gradients, strict=True):
-                slots["gradient_accumulator"].add_(gradient)
-        for weight in weights:
-            self._waiting[weight] = True
-
-    def _mean_gradients(self, given: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The weights that wait, with the means of their gradients; the accumulators begin anew.
-
-        A weight that was frozen since it got a gradient is left out, unless it is among those `given` now.
-        """
-        now = {id(w) for w in given}
-        weights = [w for w in self._waiting if w.requires_grad or id(w) in now]
-        sums = [slots["gradient_accumulator"] for slots in self.slots(weights)]
-        with torch.no_grad():
-            means = torch._foreach_div(sums, self.gradient_accumulation_steps or 1)
-        self._drop_gradients()
-        return weights, list(means)
-
-    def _drop_gradients(self) -> None:
-        weights = list(self._waiting)
-        with torch.no_grad():
-            for slots in self.slots(weights):
+            for slots in self.slots(waiting):
                 slots["gradient_accumulator"].zero_()
         self._waiting = ByWeight()

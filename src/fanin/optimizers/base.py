@@ -1,7 +1,7 @@
 """Keras's face of an optimizer: its arguments, `apply`, and its config; its parts are in files of their own.
 
-`core.py` has the update itself, `rate.py` the learning rate, `accumulate.py` the count and sums of gradients, `ema.py`
-averages of weights, `per_weight.py` what is chosen for single weights, `state.py` the state out and in, `store.py` what
+`core.py` has the update itself, `rounds.py` what one call does, `rate.py` the learning rate, `accumulate.py` the count of
+calls, `ema.py` averages of weights, `per_weight.py` what is chosen for single weights, `state.py` the state out and in, `store.py` what
 is kept for each weight.
 """
 
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from fanin import config, registry
 from fanin.optimizers import hyper, schedules
-from fanin.optimizers.per_weight import PerWeight
+from fanin.optimizers.rounds import Rounds
 from fanin.optimizers.state import State
 from fanin.optimizers.store import ByWeight, SlotStore
 
 
-class Optimizer(State, PerWeight):
+class Optimizer(State, Rounds):
     """Base of all optimizers; the update itself is in `Update`.
 
     Args:
@@ -134,27 +134,18 @@ class Optimizer(State, PerWeight):
         for g, w in pairs:
             if g.shape != w.shape:
                 raise ValueError(f"Found a gradient of shape {tuple(g.shape)} for a weight of shape {tuple(w.shape)}.")
-        given, everyone = [g for g, _ in pairs], weights
-        if len(pairs) < len(weights):
-            weights = [w for _, w in pairs]
-        if self.is_plain:
-            self._update(weights, given, self._tensors(weights[0]))
-        else:
-            self._apply_in_rounds(everyone, weights, given)
-        self._iterations += 1
+        everyone = self.known_weights([w for _, w in pairs] if self.is_plain else weights)
+        has = {id(w): g for g, w in pairs}
+        self._call(everyone, [has.get(id(w)) for w in everyone])
 
-    def _apply_in_rounds(self, everyone: list[Tensor], weights: list[Tensor], gradients: list[Tensor]) -> None:
-        """A step with accumulation, averages, or both; `everyone` are the weights with and without a gradient."""
-        steps = self.gradient_accumulation_steps or 1
-        is_due = (self._iterations + 1) % steps == 0
-        numbers = self._tensors(weights[0]) if is_due else None  # first of all, because a schedule may fail
-        if steps > 1:
-            self._accumulate(weights, gradients)
-        if numbers is not None:
-            weights, gradients = self._mean_gradients(weights) if steps > 1 else (weights, gradients)
-            self._update(weights, gradients, numbers)
-        if self.use_ema:
-            self._follow(everyone)
+    def _call(self, weights: list[Tensor], gradients: list[Tensor | None]) -> None:
+        """One call on all known weights."""
+        of = self.next_round(weights)
+        size, decay = self.numbers(weights[0]) if of.is_due else (None, None)  # first of all: a schedule may fail
+        with torch.no_grad():
+            self.play(of, weights, gradients, self.slots(weights), size, decay)
+        torch.autograd.graph.increment_version(weights)  # torch's fused updates do not, and autograd relies on it
+        self.count_round(of, weights, [g is not None for g in gradients])
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Tensor | None, Tensor]]) -> int:
         """One step from pairs (gradient, weight). Returns how many steps were made."""
@@ -162,17 +153,7 @@ class Optimizer(State, PerWeight):
         self.apply([g for g, _ in pairs], [w for _, w in pairs])
         return self._iterations
 
-    def _update(self, weights: list[Tensor], gradients: list[Tensor], numbers: tuple[Tensor, Tensor]) -> None:
-        slots = self.slots(weights)
-        decayed = factors = None
-        if self._chooses:
-            decayed = self.decays(weights) if len(self._excluded) else None
-            factors = self.factors(weights) if len(self._factors) else None
-        with torch.no_grad():
-            self.step(weights, gradients, slots, *numbers, decayed, factors)
-        torch.autograd.graph.increment_version(weights)  # torch's fused updates do not, and autograd relies on it
-
-    def _tensors(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def numbers(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Size and decay of the next step as 0-dim tensors, made once for each device and then refilled."""
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         key = weight.device, dtype

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -29,16 +29,6 @@ class Ema(Accumulation):
     def init_slot(self, name: str, weight: Tensor) -> Tensor:
         """As in `Update`, but an average begins as its weight."""
         return weight.detach().clone() if name == "average" else super().init_slot(name, weight)
-
-    def _follow(self, weights: Sequence[Tensor]) -> None:
-        """Average the weights that were just updated and all others of `build`; overwrite them when that is due."""
-        given = {id(w) for w in weights}
-        everyone = [*weights, *(w for ref in self._built if (w := ref()) is not None and id(w) not in given)]
-        averages = [slots["average"] for slots in self.slots(everyone)]
-        with torch.no_grad():
-            follow(everyone, averages, self.ema_momentum if self.iterations else 0.0)
-            if self.ema_overwrite_frequency and (self.iterations + 1) % self.ema_overwrite_frequency == 0:
-                torch._foreach_copy_(everyone, averages)
 
     def finalize_variable_values(self, var_list: Iterable[Tensor]) -> None:
         """Put the averages into the weights, as at the end of training; nothing without `use_ema` or before a step.

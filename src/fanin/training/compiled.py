@@ -68,6 +68,7 @@ class Compiled:
         self.outputs: list[Output] = []
         self.metric_names: list[str] = []
         self._bound_to: Any = None
+        self.engine: Any = None  # the compiled steps, which the first trainer makes
 
     @property
     def has_loss(self) -> bool:
@@ -181,28 +182,39 @@ class Compiled:
         return [metric.init_variables(device) if metric.traceable else {} for metric in self.metrics]
 
     def measure(self, sums: list[Variables], y: Any, outputs: Any, weight: Any) -> list[Variables]:
-        """New sums of all metrics after one batch."""
-        if not sums:
-            return []
+        """New sums of all metrics after one batch; those of metrics that keep their own state stay as they are."""
+        return [
+            metric.update(variables, target, output, sample_weight) if metric.traceable else variables
+            for (metric, target, output, sample_weight), variables in zip(
+                self._counted(y, outputs, weight) if sums else [], sums, strict=True
+            )
+        ]
+
+    @property
+    def keeps_own_states(self) -> bool:
+        """Whether there are metrics that a compiled step cannot carry: `measure_own` counts for them."""
+        return any(not metric.traceable for metric in self.metrics)
+
+    def measure_own(self, y: Any, outputs: Any, weight: Any) -> None:
+        """Count one batch in the metrics that keep their own state."""
+        for metric, target, output, sample_weight in self._counted(y, outputs, weight):
+            if not metric.traceable:
+                metric.update_state(target, output, sample_weight)
+
+    def _counted(self, y: Any, outputs: Any, weight: Any) -> list[tuple[Any, Any, Any, Any]]:
+        """For each metric: the metric, its targets, its output, its sample weights."""
         targets = choose(self.outputs, y, "y", needed=False)
         weights = choose(self.outputs, weight, "sample_weight", needed=False)
         rows = list(zip(self.outputs, targets, weights, strict=True))
-        tasks = [(metric, target, output, None) for output, target, _ in rows for metric in output.plain]
-        tasks += [(metric, target, output, given) for output, target, given in rows for metric in output.weighted]
-        found = []
-        for (metric, target, output, sample_weight), variables in zip(tasks, sums, strict=True):
-            if metric.traceable:
-                found.append(metric.update(variables, target, output.pick(outputs), sample_weight))
-            else:
-                metric.update_state(target, output.pick(outputs), sample_weight)
-                found.append(variables)
-        return found
+        found = [(metric, target, one.pick(outputs), None) for one, target, _ in rows for metric in one.plain]
+        return found + [(metric, target, one.pick(outputs), w) for one, target, w in rows for metric in one.weighted]
 
     def update_states(self, y: Any, outputs: Any, weight: Any) -> None:
         """Count one batch in the metrics themselves, for a step that keeps no sums."""
         before = [metric.state if metric.traceable else {} for metric in self.metrics]
         with torch.no_grad():
             after = self.measure(before, y, outputs, weight)
+            self.measure_own(y, outputs, weight)
         for metric, state in zip(self.metrics, after, strict=True):
             if metric.traceable:
                 metric.state = state

@@ -6,20 +6,22 @@ from typing import Any
 
 import torch
 
-from fanin import constraints
 from fanin.layers.ledger import run_updates
 from fanin.optimizers import Optimizer
 from fanin.training.compiled import Compiled
 from fanin.training.data import Batch
+from fanin.training.eager import train_eagerly
+from fanin.training.engine import Engine
 from fanin.training.step import Result, State, Step
-from fanin.weights import CONSTRAINTS, each_fact
+from fanin.training.sums import Sums
+from fanin.training.updaters import updater_for
 
 
 class Trainer:
     """A model, what it was compiled with, and the running sums of one pass over data.
 
     One step is: `Step.train_live` (loss, gradients, buffers, metric sums), the optimizer's update, constraints, then
-    updates.
+    updates. The `Engine` runs it compiled; what it cannot take runs eagerly, here.
     """
 
     def __init__(self, model: Any, compiled: Compiled, output_shape: Any):
@@ -34,15 +36,34 @@ class Trainer:
     def begin_pass(self) -> None:
         """Start an epoch or an evaluation: empty sums."""
         device = next((parameter.device for parameter in self.model.parameters()), None)
-        self.state: State = self.step.live_state(self.compiled.new_sums(device))
+        self.engine = self._engine(device)
+        self.state: State = self.step.live_state(self.engine.sums.metrics)
         self.rows = 0
-        self._sums: list[torch.Tensor] = []
         self._own_logs = {}
         if self._own_train or self._own_test:
             self.model.reset_metrics()
         self._counted = 0
         self._ledgers = self.model._ledgers()
-        self._constrained = any(True for _ in each_fact(self.model, CONSTRAINTS))
+        self.look()
+
+    def look(self) -> None:
+        """See whether callbacks changed the model: its programs are then made anew."""
+        if not self.compiled.run_eagerly:
+            self.engine.look()
+
+    def _engine(self, device: torch.device | None) -> Engine:
+        """The engine of the last pass, if it still fits; its sums begin anew."""
+        compiled, engine = self.compiled, self.compiled.engine
+        metrics = compiled.new_sums(device)
+        known = engine is not None and engine.model is self.model and engine.outputs is compiled.outputs
+        if known and engine.sums.fits(metrics):
+            engine.sums.restart(metrics)
+            return engine  # type: ignore[no-any-return]
+        sums = Sums.new(1 + len(compiled.loss_names), metrics, device)
+        updater = updater_for(compiled.optimizer)
+        compiled.engine = Engine(self.step, updater, sums, wants_outputs=compiled.keeps_own_states)
+        compiled.engine.outputs = compiled.outputs
+        return compiled.engine  # type: ignore[no-any-return]
 
     def train(self, batch: Batch) -> None:
         """One training step: the model's own, where it has one."""
@@ -55,38 +76,19 @@ class Trainer:
 
     def train_default(self, batch: Batch) -> None:
         """One training step."""
-        if isinstance(self.compiled.optimizer, torch.optim.Optimizer):
-            result = self._torch_step(self.compiled.optimizer, batch)
-        else:
-            result = self.step.train_live(self.state, batch)
-            names = list(result.gradients)
-            self.compiled.optimizer.apply(
-                [self.state.parameters[name] for name in names], [result.gradients[name] for name in names]
-            )
-        if self._constrained:
-            constraints.apply(self.model)
-        if result.updates or any(ledger._kept_updates for ledger in self._ledgers):
-            run_updates([*self.model.kept_updates(), *result.updates])
-        self._add(result, batch.size)
+        if not self.compiled.run_eagerly and (outcome := self.engine.train(batch)) is not None:
+            self._run_kept_updates([])
+            self._count(batch, outcome.outputs)
+            return
+        result = train_eagerly(self.step, self.state, self.compiled.optimizer, batch)
+        self._run_kept_updates(result.updates)
+        self._add(result, batch)
+        self.engine.warn()
 
-    def _torch_step(self, optimizer: torch.optim.Optimizer, batch: Batch) -> Result:
-        """A torch optimizer steps outside, on `.grad`; one like LBFGS may ask for the step several times."""
-        results: list[Result] = []
-
-        def closure() -> float:
-            result = self.step.train_live(self.state, batch)
-            for name, parameter in self.state.parameters.items():
-                parameter.grad = result.gradients.get(name)
-            results.append(result)
-            return float(result.loss) if isinstance(optimizer, torch.optim.LBFGS) else 0.0
-
-        if isinstance(optimizer, torch.optim.LBFGS):
-            optimizer.step(closure)  # type: ignore[no-untyped-call]
-        else:
-            closure()
-            optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return results[0]
+    def _run_kept_updates(self, added: list[Any]) -> None:
+        """The updates that were added outside calls, then those of this step's call."""
+        if added or any(ledger._kept_updates for ledger in self._ledgers):
+            run_updates([*self.model.kept_updates(), *added])
 
     def finish(self) -> None:
         """The end of training: weights become their averages, where the optimizer keeps any."""
@@ -112,14 +114,23 @@ class Trainer:
 
     def test_default(self, batch: Batch) -> None:
         """Loss and metrics of one batch."""
-        self._add(self.step.test(self.state, batch), batch.size)
+        if not self.compiled.run_eagerly and (outcome := self.engine.test(batch)) is not None:
+            self._count(batch, outcome.outputs)
+            return
+        self._add(self.step.test(self.state, batch), batch)
+        self.engine.warn()
 
-    def _add(self, result: Result, size: int) -> None:
-        """The losses of a step join the sums, weighted by the rows of the batch."""
-        terms = [value.detach().double() * size for value in (result.loss, *result.parts)]
-        self._sums = [old + new for old, new in zip(self._sums, terms, strict=True)] if self._sums else terms
-        self.state.metrics = result.logs
-        self._counted += size
+    def _add(self, result: Result, batch: Batch) -> None:
+        """The losses of a step join the sums, weighted by the rows of the batch; the metrics' new sums too."""
+        with torch.no_grad():
+            self.engine.sums.add((result.loss, *result.parts), result.logs, batch.size)
+        self._count(batch, result.outputs)
+
+    def _count(self, batch: Batch, outputs: Any) -> None:
+        if self.compiled.keeps_own_states:
+            with torch.no_grad():
+                self.compiled.measure_own(batch.y, outputs, batch.weight)
+        self._counted += batch.size
 
     def logs(self) -> dict[str, float]:
         """What a step of the model's own gave last; else losses and metrics of the pass."""
@@ -129,11 +140,12 @@ class Trainer:
 
     def default_logs(self) -> dict[str, float]:
         """The mean losses of the pass, weighted by batch sizes, and the metrics."""
-        if not self._sums:
+        if not self._counted:
             return {}
+        sums = self.engine.sums
         names = ["loss", *self.compiled.loss_names]
-        means = {name: float(value) / self._counted for name, value in zip(names, self._sums, strict=True)}
-        return means | self.compiled.results(self.state.metrics)
+        means = {name: float(value) / self._counted for name, value in zip(names, sums.losses, strict=True)}
+        return means | self.compiled.results(sums.metrics)
 
 
 def overrides(model: Any, hook: str) -> bool:

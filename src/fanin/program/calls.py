@@ -1,0 +1,86 @@
+"""How an operation is called so that it writes into memory that is there, and by which Python function.
+
+`torch.mm(a, b, out=c)` reaches the same kernel as `torch.ops.aten.mm.out(a, b, out=c)` in half the time: for small
+tensors the way to the kernel is what counts. Operations that are not in the table go through their overload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+from fanin.program.effects import aten
+
+# Functions of torch with the arguments of the operation of the same name, and `out=`.
+_SHORT = frozenset(
+    "mm addmm bmm baddbmm mv addmv _addmm_activation _softmax _log_softmax _softmax_backward_data "
+    "_log_softmax_backward_data exp log log1p expm1 sqrt rsqrt tanh sigmoid neg abs sign reciprocal floor ceil erf sin "
+    "cos logical_not logical_and logical_or maximum minimum add sub mul div pow eq ne gt lt ge le where clamp clamp_min "
+    "clamp_max gather index_select sum mean amax amin argmax argmin cat addcmul addcdiv lerp logsumexp square".split()
+)
+# Overloads of those that the short function does not take in the same form.
+_LONG = frozenset({"sum.default", "mean.default", "amax.out", "add.Scalar", "sub.Scalar", "_softmax.out"})
+
+
+class Call:
+    """One way to run an operation into given memory.
+
+    Attributes:
+        function: what to call.
+        names: the keyword of each result, in their order; [""] where the result is simply overwritten.
+    """
+
+    def __init__(self, function: Callable[..., Any], names: list[str]):
+        self.function = function
+        self.names = names
+
+
+def writing_call(node: fx.Node) -> Call | None:
+    """How to run `node` into memory that is there; None if the operation always makes memory of its own."""
+    target: Any = node.target
+    if target in _COPYING and not node.kwargs.get("memory_format"):
+        return _COPYING[target]
+    packet = getattr(target, "overloadpacket", None)
+    name = getattr(packet, "__name__", "")
+    key = f"{name}.{getattr(target, '_overloadname', '')}"
+    found = _out_overload(target, packet)
+    if found is None:
+        return None
+    if name in _SHORT and key not in _LONG and found.names == ["out"] and hasattr(torch, name):
+        return Call(getattr(torch, name), ["out"])
+    return found
+
+
+def _out_overload(target: Any, packet: Any) -> Call | None:
+    """The overload with the same arguments that writes: in ATen it differs by trailing results."""
+    schema = getattr(target, "_schema", None)
+    if schema is None or packet is None or schema.is_mutable:
+        return None
+    given = [(argument.name, str(argument.type)) for argument in schema.arguments]
+    for name in packet.overloads():
+        other = getattr(packet, name)
+        results = [a for a in other._schema.arguments if a.kwarg_only and a.alias_info and a.alias_info.is_write]
+        rest = [(a.name, str(a.type)) for a in other._schema.arguments if a not in results]
+        if results and rest == given:
+            return Call(other, [a.name for a in results])
+    return None
+
+
+def _copy_into(source: torch.Tensor, result: torch.Tensor) -> None:
+    result.copy_(source)
+
+
+class Copy(Call):
+    """A copy or a cast: `result.copy_(source)`, whatever the other arguments."""
+
+
+_COPYING: dict[Any, Call] = {
+    aten._to_copy.default: Copy(_copy_into, [""]),
+    aten.clone.default: Copy(_copy_into, [""]),
+}
+EMPTIES = frozenset(
+    {aten.empty.memory_format, aten.empty_like.default, aten.new_empty.default, aten.empty_strided.default}
+)

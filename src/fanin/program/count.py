@@ -1,0 +1,60 @@
+"""What a program costs: operations, FLOPs, bytes moved, and the memory of intermediate results."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import fx
+from torch.utils.flop_counter import flop_registry
+
+from fanin.program.effects import aten, changed, is_getitem, is_view, tensors_of
+from fanin.program.memory import plan_memory
+from fanin.program.trace import Traced
+
+
+class Count(NamedTuple):
+    """The cost of one run.
+
+    Attributes:
+        operations: those that compute something: no views, no constants.
+        flops: of matrix products, 2 for each multiplication with its addition.
+        bytes: read and written by all operations, each as if it were alone.
+        peak: bytes of memory for intermediate results, planned as if this were the final graph.
+    """
+
+    operations: int
+    flops: int
+    bytes: int
+    peak: int
+
+
+def count(traced: Traced) -> Count:
+    """The cost of a graph as it stands."""
+    nodes = [node for node in traced.graph.nodes if _computes(node)]
+    return Count(
+        len(nodes),
+        sum(_flops(node) for node in nodes),
+        sum(_bytes(node) for node in nodes),
+        plan_memory(traced.graph).size,
+    )
+
+
+def _computes(node: fx.Node) -> bool:
+    return node.op == "call_function" and not (is_view(node) or is_getitem(node) or node.meta.get("constant"))
+
+
+def _flops(node: fx.Node) -> int:
+    target = aten.addmm.default if node.target == aten._addmm_activation.default else node.target
+    formula = flop_registry.get(getattr(target, "overloadpacket", None))
+    if formula is None:
+        return 0
+    args = fx.map_arg(node.args, lambda one: one.meta["val"])
+    kwargs = {} if target is not node.target else fx.map_arg(node.kwargs, lambda one: one.meta["val"])
+    return int(formula(*args, **kwargs, out_val=node.meta["val"]))
+
+
+def _bytes(node: fx.Node) -> int:
+    read = [value for source in node.all_input_nodes for value in tensors_of(source.meta.get("val"))]
+    written = [] if changed(node) else list(tensors_of(node.meta.get("val")))
+    written += [value for target in changed(node) for value in tensors_of(target.meta.get("val"))]
+    return sum(value.numel() * value.element_size() for value in read + written)

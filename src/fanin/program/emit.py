@@ -1,0 +1,209 @@
+"""From a graph and a memory plan to one straight-line Python function.
+
+Everything that does not change between runs is bound before the first: weights, planned memory, all views of them, and
+constants. What is left is one line for each operation that computes something::
+
+    def run(x, y, r0):
+        addmm(bias, x, kernel, out=v3)
+        relu_(v3)
+        ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from fanin.program.calls import EMPTIES, writing_call
+from fanin.program.effects import aten, changed, is_getitem, is_view, memories, tensors_of
+from fanin.program.memory import Plan, view_of_arena, written_by_themselves
+from fanin.program.trace import Traced
+
+_IN_PLACE: dict[Any, Callable[..., Any]] = {
+    aten.relu.default: torch.relu_,
+    aten.tanh.default: torch.tanh_,
+    aten.sigmoid.default: torch.sigmoid_,
+}
+# In-place operations that torch offers as functions: shorter than through the overload.
+_SHORT_IN_PLACE = {"add_": Tensor.add_, "mul_": Tensor.mul_, "sub_": Tensor.sub_, "copy_": Tensor.copy_}
+
+
+class Emitter:
+    """Writes the lines of one program, and collects what they name."""
+
+    def __init__(self, traced: Traced, plan: Plan):
+        self.traced, self.plan = traced, plan
+        self.names: dict[fx.Node, str] = {}
+        self.values: dict[fx.Node, Any] = {}  # what is known before the first run
+        self.bound: dict[str, Any] = {"__builtins__": {}}
+        self.lines: list[str] = []
+        self._results: dict[fx.Node, int] = {}
+        with torch.inference_mode():
+            device = next((v.device for v in traced.static.values()), torch.device("cpu"))
+            self.arena = torch.empty(plan.size, dtype=torch.uint8, device=device)
+
+    def function(self) -> tuple[Callable[..., None], str]:
+        """The function, which takes the inputs and then memory for the results, and its source."""
+        graph = self.traced.graph
+        outputs = self.traced.outputs
+        self._results = written_by_themselves(graph)
+        arguments = [f"x{place}" for place in range(len(self.traced.inputs))]
+        for node, argument in zip(self.traced.inputs, arguments, strict=True):
+            self.names[node] = argument
+        last = _last_uses(graph, set(self._results))
+        with torch.inference_mode():
+            for node in graph.nodes:
+                if node.op == "output":
+                    break
+                self._emit(node)
+                for done in last.get(node, ()):
+                    if done not in self.values and self.names.get(done, "x")[0] == "v":
+                        self.lines.append(f"del {self.names[done]}")
+        for place, node in enumerate(outputs):
+            if node is not None and self._results.get(node) != place:
+                self.lines.append(f"r{place}.copy_({self._name(node)})")
+        arguments += [f"r{place}" for place, node in enumerate(outputs) if node is not None]
+        body = "\n    ".join(self.lines) or "pass"
+        source = f"def run({', '.join(arguments)}):\n    {body}\n"
+        exec(compile(source, "<fanin program>", "exec"), self.bound)  # written above, from operations and numbers
+        return self.bound["run"], source
+
+    # --- one node --------------------------------------------------------------------------------------------
+
+    def _emit(self, node: fx.Node) -> None:
+        if node in self.traced.static:
+            self.values[node] = self.traced.static[node].detach()
+        elif node.op == "placeholder":
+            pass
+        elif node.meta.get("constant") or (is_view(node) and self._is_known(node.args[0])):
+            self.values[node] = node.target(*self._known(node.args), **self._known(node.kwargs))
+        elif node in self.plan.kept:
+            self._emit_kept(node)
+        elif node in self._results:
+            self.names[node] = f"r{self._results[node]}"
+            self._write(node, [self.names[node]])
+        elif changed(node):
+            self._emit_change(node)
+        elif is_getitem(node) and self._is_known(node.args[0]):
+            self.values[node] = self.values[node.args[0]][node.args[1]]  # type: ignore[index]
+        else:
+            name = self.names[node] = f"v{len(self.names)}_"
+            self.lines.append(f"{name} = {self._bind(node.target, _title(node))}({self._arguments(node)})")
+
+    def _emit_kept(self, node: fx.Node) -> None:
+        """The result has a place in the arena: a known tensor that the operation writes into."""
+        found = []
+        for value, memory in zip(tensors_of(node.meta["val"]), memories(node), strict=True):
+            found.append(view_of_arena(self.arena, self.plan.offset[memory], value))
+        several = isinstance(node.meta["val"], (list, tuple))
+        self.values[node] = tuple(found) if several else found[0]
+        if node.target in EMPTIES:
+            return
+        source = node.args[0] if node.args else None
+        over = (
+            node.target in _IN_PLACE
+            and self._is_known(source)
+            and self.values[source].data_ptr() == found[0].data_ptr()
+        )
+        if over:
+            self.lines.append(f"{self._bind(_IN_PLACE[node.target], _title(node) + '_')}({self._name(node)})")
+            return
+        names = (
+            [self._bind(tensor, f"{node.name}_{i}") for i, tensor in enumerate(found)]
+            if several
+            else [self._name(node)]
+        )
+        self._write(node, names)
+
+    def _write(self, node: fx.Node, results: list[str]) -> None:
+        call = writing_call(node)
+        assert call is not None
+        if call.names == [""]:
+            self.lines.append(f"{results[0]}.copy_({self._name(node.args[0])})")
+            return
+        given = ", ".join(f"{key}={name}" for key, name in zip(call.names, results, strict=True))
+        arguments = self._arguments(node)
+        self.lines.append(f"{self._bind(call.function, _title(node))}({arguments}{', ' if arguments else ''}{given})")
+
+    def _emit_change(self, node: fx.Node) -> None:
+        """An operation in place: its result is its first input."""
+        targets = changed(node)
+        function = _SHORT_IN_PLACE.get(_title(node), node.target)
+        self.lines.append(f"{self._bind(function, _title(node))}({self._arguments(node)})")
+        if not node.users:
+            return
+        if self._is_known(targets[0]):
+            self.values[node] = self._value(targets[0])
+        else:
+            self.names[node] = self.names[targets[0]]
+
+    # --- names and values ------------------------------------------------------------------------------------
+
+    def _is_known(self, node: Any) -> bool:
+        return isinstance(node, fx.Node) and node in self.values
+
+    def _value(self, node: fx.Node) -> Any:
+        return self.values[node]
+
+    def _known(self, value: Any) -> Any:
+        return fx.map_arg(value, self._value)
+
+    def _name(self, node: Any) -> str:
+        if node in self.names:
+            return self.names[node]
+        name = self.names[node] = self._bind(self.values[node], node.name)
+        return name
+
+    def _bind(self, value: Any, title: str) -> str:
+        """A global name for a value: the same one for the same object."""
+        name, number = title, 1
+        while name in self.bound and self.bound[name] is not value:
+            name, number = f"{title}_{number}", number + 1
+        self.bound[name] = value
+        return name
+
+    def _arguments(self, node: fx.Node) -> str:
+        parts = [self._text(value) for value in node.args]
+        parts += [f"{name}={self._text(value)}" for name, value in node.kwargs.items()]
+        return ", ".join(parts)
+
+    def _text(self, value: Any) -> str:
+        """An argument as source: a name, a number, a list of such; other objects are bound."""
+        if isinstance(value, fx.Node):
+            return self._name(value)
+        if isinstance(value, (list, tuple)):
+            inner = [self._text(item) for item in value]
+            if inner and all(name.isidentifier() for name in inner) and all(self._is_known(item) for item in value):
+                return self._bind_list([self.values[item] for item in value])
+            return f"[{', '.join(inner)}]"
+        if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and abs(value) < float("inf")):
+            return repr(value)
+        return self._bind(value, "given")
+
+    def _bind_list(self, tensors: list[Tensor]) -> str:
+        return self._bind(tensors, f"list_{len(self.bound)}")
+
+
+def _title(node: fx.Node) -> str:
+    packet = getattr(node.target, "overloadpacket", node.target)
+    return str(getattr(packet, "__name__", "call"))
+
+
+def _last_uses(graph: fx.Graph, results: set[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
+    """Node -> the values that nobody reads after it."""
+    found: dict[fx.Node, list[fx.Node]] = {}
+    seen: set[fx.Node] = set(results)
+    for node in reversed(graph.nodes):
+        for source in _values_read(node):
+            if source not in seen:
+                seen.add(source)
+                if node.op != "output":
+                    found.setdefault(node, []).append(source)
+    return found
+
+
+def _values_read(node: fx.Node) -> Iterator[fx.Node]:
+    yield from node.all_input_nodes

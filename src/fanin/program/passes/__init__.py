@@ -1,0 +1,28 @@
+"""The passes that simplify a traced graph, in their order; each is one file with one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import fx
+
+from fanin.program.passes.biases import sum_rows_by_product
+from fanin.program.passes.common import share_equal_results
+from fanin.program.passes.constants import mark_constants
+from fanin.program.passes.copies import drop_copies
+from fanin.program.passes.fusion import fuse_activations
+from fanin.program.passes.unread import drop_unread
+from fanin.program.passes.views import drop_views
+
+Pass = Callable[[fx.Graph], None]
+
+PASSES: tuple[Pass, ...] = (
+    drop_views,
+    drop_copies,
+    share_equal_results,
+    drop_unread,
+    mark_constants,
+    sum_rows_by_product,
+    fuse_activations,
+    drop_unread,
+)

@@ -1,0 +1,34 @@
+"""Hoisting: what is the same in every run is computed once, before the first."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from fanin.program.effects import Changes, aten, changed, draws
+
+_FILLS = {aten.ones_like.default: 1, aten.zeros_like.default: 0, aten.new_ones.default: 1, aten.new_zeros.default: 0}
+
+
+def mark_constants(graph: fx.Graph) -> None:
+    """Mark, as `meta["constant"]`, the operations that need no input but constants, and whose memory never changes."""
+    for node in list(graph.nodes):
+        if node.target in _FILLS or node.target == aten.full_like.default:
+            _fill_by_shape(node)
+    changes = Changes(graph)
+    returned = set(graph.output_node().args[0])  # type: ignore[arg-type]
+    for node in graph.nodes:
+        if node.op != "call_function" or changed(node) or draws(node) or changes.ever(node) or node in returned:
+            continue
+        if "empty" not in str(node.target) and all(source.meta.get("constant") for source in node.all_input_nodes):
+            node.meta["constant"] = True
+
+
+def _fill_by_shape(node: fx.Node) -> None:
+    """`ones_like(x)` -> `full(shape, 1)`: it needs the shape of x, not its values."""
+    value = node.meta["val"]
+    if not value.is_contiguous():
+        return
+    filled = _FILLS[node.target] if node.target in _FILLS else node.args[1]
+    node.target = aten.full.default
+    node.args = (list(value.shape), filled)
+    node.kwargs = {"dtype": value.dtype, "device": value.device}

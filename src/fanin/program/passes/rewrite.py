@@ -1,0 +1,20 @@
+"""The one way in which passes put a value in another's place."""
+
+from __future__ import annotations
+
+from torch import Tensor, fx
+
+
+def replace(old: fx.Node, new: fx.Node) -> None:
+    """Let every reader of `old` read `new`, and drop `old`. AssertionError unless shape, dtype and strides agree."""
+    was, now = old.meta["val"], new.meta["val"]
+    if isinstance(was, Tensor):
+        assert (was.shape, was.dtype, was.stride()) == (now.shape, now.dtype, now.stride()), (old, new)
+    old.replace_all_uses_with(new)
+    old.graph.erase_node(old)
+
+
+def same_layout(first: fx.Node, second: fx.Node) -> bool:
+    """Whether two values have the same shape, dtype and strides."""
+    one, two = first.meta["val"], second.meta["val"]
+    return (one.shape, one.dtype, one.stride()) == (two.shape, two.dtype, two.stride())

@@ -1,0 +1,76 @@
+"""A compiled function of tensors: traced, simplified, and run as one straight line."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fanin.program.count import Count, count
+from fanin.program.emit import Emitter
+from fanin.program.memory import plan_memory
+from fanin.program.passes import PASSES
+from fanin.program.trace import Traced, trace
+from fanin.program.verify import verify
+
+
+class Program:
+    """A function of tensors, compiled for the shapes of one batch.
+
+    Args:
+        function: of the static tensors and then the inputs, returning a flat list of tensors or None; see `trace`.
+        static: what is the same tensor in every run: weights, and whatever else the function keeps or changes.
+        inputs: examples of what each run brings.
+
+    A call takes the inputs and returns new tensors for the results. Static tensors are read, and changed, in place;
+    `run_into` writes the results into tensors that are given. One run at a time: threads wait for each other.
+    """
+
+    def __init__(
+        self, function: Callable[..., Sequence[Any]], static: Sequence[Tensor] = (), inputs: Sequence[Tensor] = ()
+    ):
+        traced = trace(function, static, inputs)
+        self.stages: list[tuple[str, Count]] = [("traced", count(traced))]
+        for simplify in PASSES:
+            simplify(traced.graph)
+            verify(traced, simplify.__name__)
+            self.stages.append((simplify.__name__, count(traced)))
+        self.traced: Traced = traced
+        self.plan = plan_memory(traced.graph)
+        emitter = Emitter(traced, self.plan)
+        self._run, self.source = emitter.function()
+        self._arena = emitter.arena
+        self._lock = threading.Lock()
+        values = [None if node is None else node.meta["val"] for node in traced.outputs]
+        self._results = [value for value in values if value is not None]
+        self._places = [place for place, value in enumerate(values) if value is not None]
+        self._count = len(values)
+
+    def new_results(self) -> list[Tensor]:
+        """Memory for the results of one run."""
+        return [torch.empty(value.shape, dtype=value.dtype, device=value.device) for value in self._results]
+
+    def __call__(self, *inputs: Tensor) -> list[Tensor | None]:
+        """The results for these inputs, as new tensors."""
+        results = self.new_results()
+        self.run_into(inputs, results)
+        found: list[Tensor | None] = [None] * self._count
+        for place, result in zip(self._places, results, strict=True):
+            found[place] = result
+        return found
+
+    def run_into(self, inputs: Sequence[Tensor], results: Sequence[Tensor]) -> None:
+        """Run, and write the results into these tensors."""
+        with self._lock, torch.inference_mode():
+            self._run(*inputs, *results)
+
+    def stats(self) -> list[tuple[str, Count]]:
+        """Operations, FLOPs, bytes moved and peak bytes of intermediate results: as traced, and after each pass."""
+        return self.stages
+
+    def __str__(self) -> str:
+        """The lines that run, and what they work on."""
+        return self.source

@@ -1,0 +1,59 @@
+"""From a function of tensors to a graph of ATen operations.
+
+The function runs once, on fake tensors: they have shapes and dtypes, but no values. So whatever depends on a value (an
+`if` on a tensor, `.item()`, numpy) fails here, instead of being frozen into the graph unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+
+
+@dataclass
+class Traced:
+    """A graph and what its placeholders stand for.
+
+    Attributes:
+        graph: one `call_function` node for each ATen operation, in the order in which they ran. `meta["val"]` is a fake
+            tensor with shape, dtype, strides, and a storage that tells which values share memory.
+        static: placeholder (or constant) -> the tensor that it stands for, which every run reads and may change.
+        inputs: the placeholders of what each run is given.
+    """
+
+    graph: fx.Graph
+    static: dict[fx.Node, Tensor]
+    inputs: list[fx.Node]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What a run returns: nodes, or None."""
+        return list(next(node for node in self.graph.nodes if node.op == "output").args[0])
+
+
+def trace(function: Callable[..., Sequence[Any]], static: Sequence[Tensor], inputs: Sequence[Tensor]) -> Traced:
+    """The graph of `function(*static, *inputs)`, which returns a flat list of tensors or None.
+
+    Args:
+        function: made of torch operations. In-place changes of what it is given are part of the graph.
+        static: tensors that are the same in every run; each may be given once.
+        inputs: examples of what each run brings: their shapes and dtypes count.
+
+    Whatever `function` raises comes through. Tensors that it takes from elsewhere become static too.
+    """
+    with torch.inference_mode(False), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in (*static, *inputs)]
+        module = make_fx(lambda *given: list(function(*given)), tracing_mode="real")(*fakes)
+    graph = module.graph
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    known = dict(zip(placeholders, static, strict=False))
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            known[node] = getattr(module, node.target)
+    return Traced(graph, known, placeholders[len(static) :])

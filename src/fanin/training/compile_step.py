@@ -1,0 +1,110 @@
+"""The compiled training step of any module, for loops of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils import _pytree as pytree
+
+from fanin import losses, optimizers
+from fanin.layers.convert import as_tensor
+from fanin.layers.ledger import run_updates
+from fanin.training.data import Batch
+from fanin.training.eager import train_eagerly
+from fanin.training.engine import Engine
+from fanin.training.step import Step
+from fanin.training.sums import Sums
+from fanin.training.updaters import updater_for
+
+
+class CompiledStep:
+    """One training step of a module, compiled for each kind of batch. Made by `compile_step`."""
+
+    def __init__(self, module: nn.Module, loss: Any, optimizer: Any):
+        self.module = module
+        self.optimizer = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizers.get(optimizer)
+        self.step = Step(module, _loss_function(loss), lambda sums, y, outputs, weight: [])
+        self.engine = Engine(self.step, updater_for(self.optimizer), Sums([], []), wants_loss=True)
+
+    def __call__(self, x: Any, y: Any = None, sample_weight: Any = None) -> Tensor:
+        """Train on one batch; the loss before the update, a new 0-dim tensor.
+
+        Args:
+            x: the input, or a structure of inputs, (B, ...).
+            y: the targets, likewise; None for a loss that needs none.
+            sample_weight: (B,), for losses that take it.
+
+        The step runs in train mode: parts that were put into eval mode by themselves stay so.
+        """
+        module = self.module
+        given = [None if part is None else pytree.tree_map(_as_tensor, part) for part in (x, y, sample_weight)]
+        batch = Batch(*given, _rows(given[0]))
+        was_training = module.training
+        if not was_training:
+            module.train()
+        try:
+            if any(is_lazy(parameter) for parameter in module.parameters()):
+                with torch.no_grad():
+                    module(batch.x)  # makes the weights
+            return self._run(batch)
+        finally:
+            if not was_training:
+                module.eval()
+
+    def _run(self, batch: Batch) -> Tensor:
+        self.engine.look()
+        outcome = self.engine.train(batch)
+        if outcome is not None and outcome.loss is not None:
+            return outcome.loss
+        state = self.step.live_state([])
+        result = train_eagerly(self.step, state, self.optimizer, batch)
+        run_updates(result.updates)
+        self.engine.warn()
+        return result.loss
+
+
+def compile_step(module: nn.Module, loss: Any, optimizer: Any) -> CompiledStep:
+    """Compile a whole training step: forward, loss, penalties, backward, the optimizer's update, constraints.
+
+    Args:
+        module: any module, fanin's or not.
+        loss: a function (outputs, targets) -> scalar as in torch, a torch.nn loss, one of fanin's losses or its name;
+            None for a module whose outputs are the loss.
+        optimizer: one of fanin's or its name, or torch.optim's. SGD, Adam and AdamW run inside the step; others of
+            torch's after it, and the step then runs eagerly.
+
+    Returns `step(x, y) -> loss`. Weights stay ordinary Parameters: between steps they can be called, saved, frozen or
+    changed, and the next step sees it. What cannot be traced runs eagerly, warns once, and computes the same.
+
+    >>> module = torch.nn.Linear(2, 1)
+    >>> step = compile_step(module, torch.nn.functional.mse_loss, torch.optim.SGD(module.parameters(), lr=0.1))
+    >>> first, second = (step(torch.ones(4, 2), torch.zeros(4, 1)).item() for _ in range(2))
+    >>> second < first or first == 0
+    True
+    """
+    return CompiledStep(module, loss, optimizer)
+
+
+def _loss_function(loss: Any) -> Callable[[Any, Any, Any], tuple[Tensor, list[Tensor]]]:
+    """(y, outputs, weight) -> (scalar, []) from whatever was given."""
+    if loss is None:
+        return lambda y, outputs, weight: (outputs, [])
+    if isinstance(loss, (str, dict, losses.Loss)) or (isinstance(loss, type) and issubclass(loss, losses.Loss)):
+        own = losses.get(loss)
+        return lambda y, outputs, weight: (own(y, outputs, weight), [])
+    if not callable(loss):
+        raise TypeError(f"compile_step: loss must be a name, a Loss or a function (outputs, targets), found {loss!r}.")
+    return lambda y, outputs, weight: (loss(outputs, y) if weight is None else loss(outputs, y, weight), [])
+
+
+def _as_tensor(value: Any) -> Any:
+    return value if isinstance(value, Tensor) else as_tensor(value, "compile_step")
+
+
+def _rows(x: Any) -> int:
+    first = pytree.tree_leaves(x)[0]
+    return int(first.shape[0]) if first.dim() else 1

@@ -1,0 +1,276 @@
+"""The compiled steps of one model: a program for each kind of batch, made when the first of its kind comes."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.parameter import is_lazy
+from torch.utils import _pytree as pytree
+
+from fanin import constraints
+from fanin.errors import NotTraceable
+from fanin.layers.ledger import run_updates
+from fanin.program import Program
+from fanin.training.data import Batch
+from fanin.training.step import Result, State, Step
+from fanin.training.sums import Sums
+from fanin.training.updaters import Updater
+from fanin.training.watch import Watch
+
+_MOST_PROGRAMS = 32
+
+
+class Whole(nn.Module):
+    """A whole training step on a model whose tensors are swapped for those that are traced."""
+
+    def __init__(self, step: Step, updater: Updater | None):
+        super().__init__()
+        self.objective = step.objective
+        self.__dict__["step"], self.__dict__["updater"] = step, updater
+
+    def forward(self, run: Callable[[nn.Module], Any]) -> Any:
+        """Whatever `run` does with the model."""
+        return run(self.objective.model)
+
+
+class Notes:
+    """What was seen while a step was traced: which weights got a gradient, and the structure of the outputs."""
+
+    def __init__(self) -> None:
+        self.has_gradient: list[bool] = []
+        self.outputs: Any = None
+
+
+class Outcome(NamedTuple):
+    """What one compiled step returns, as far as it was asked for."""
+
+    loss: Tensor | None
+    outputs: Any
+
+
+class Engine:
+    """The compiled steps of one model.
+
+    Args:
+        step: what a step computes.
+        updater: the optimizer; None leaves training to the eager step.
+        sums: what the steps add to.
+        wants_loss: whether each step returns its loss.
+        wants_outputs: whether each step returns the model's outputs.
+
+    `train` and `test` return None where the batch has to go the eager way; the eager step computes the same.
+    """
+
+    def __init__(
+        self, step: Step, updater: Updater | None, sums: Sums, wants_loss: bool = False, wants_outputs: bool = False
+    ):
+        self.step, self.updater, self.sums = step, updater, sums
+        self.wants_loss, self.wants_outputs = wants_loss, wants_outputs
+        self.model = step.objective.model
+        self._whole = Whole(step, updater)
+        self._programs: OrderedDict[Hashable, tuple[Program, Notes] | None] = OrderedDict()
+        self._watch: Watch | None = None
+        self._warned = False
+        self._reason: str | None = None
+
+    def __reduce__(self) -> Any:
+        return _nothing, ()  # a copy of a model compiles its own
+
+    # --- keeping up with the model ---------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """See whether the model changed since its programs were made, and forget them if it did."""
+        if self._watch is None or not self._watch.stands():
+            self._programs.clear()
+            self._arrange()
+            self._watch = Watch(self.model)
+        self._modes = self._watch.modes()
+
+    def _arrange(self) -> None:
+        self._is_ready = not any(is_lazy(one) for one in (*self.model.parameters(), *self.model.buffers()))
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self._trains = self._is_ready and bool(trained)
+        if self.updater is not None and self._trains:
+            self.updater.arrange(trained)
+            self._trains = bool(self.updater.weights)
+
+    # --- steps -----------------------------------------------------------------------------------------------
+
+    def train(self, batch: Batch) -> Outcome | None:
+        """One training step; None if nothing was done."""
+        updater = self.updater
+        if updater is None or not self._is_ready or not self._trains:
+            return None
+        kind = updater.next()
+        found = self._program(("train", kind), batch, lambda *given: self._train_on(kind, *given))
+        outcome = None if found is None else self._run(*found, batch)
+        if outcome is not None:
+            updater.done(kind, found[1].has_gradient)  # type: ignore[index]
+        return outcome
+
+    def test(self, batch: Batch) -> Outcome | None:
+        """Loss and metrics of one batch; None if nothing was done."""
+        found = self._program(("test",), batch, self._test_on) if self._is_ready else None
+        return None if found is None else self._run(*found, batch)
+
+    def _run(self, program: Program, notes: Notes, batch: Batch) -> Outcome | None:
+        results = program.new_results()
+        try:
+            program.run_into(_leaves(batch), results)
+        except IndexError:  # a label or an index out of range: the eager step says which
+            return None
+        loss = results.pop(0) if self.wants_loss else None
+        return Outcome(loss, pytree.tree_unflatten(results, notes.outputs) if self.wants_outputs else None)
+
+    def _program(
+        self, kind: tuple[Any, ...], batch: Batch, body: Callable[..., list[Any]]
+    ) -> tuple[Program, Notes] | None:
+        tensors, structure = pytree.tree_flatten(tuple(batch[:3]))
+        key = (
+            kind, structure, tuple(_signature(one) for one in tensors), self._modes,
+            torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu"),
+        )  # fmt: skip
+        if key in self._programs:
+            self._programs.move_to_end(key)
+            return self._programs[key]
+        found = self._compile(body, batch, structure)
+        self._programs[key] = found
+        if len(self._programs) > _MOST_PROGRAMS:
+            self._programs.popitem(last=False)
+        return found
+
+    def _compile(self, body: Callable[..., list[Any]], batch: Batch, structure: Any) -> tuple[Program, Notes] | None:
+        inputs = _leaves(batch)
+        static = self._static()
+        notes = Notes()
+
+        def function(*given: Tensor) -> list[Any]:
+            stands_for = {id(real): fake for real, fake in zip(static, given, strict=False)}
+            leaves = list(given[len(static) :])
+            parts = pytree.tree_unflatten(_filled(pytree.tree_flatten(tuple(batch[:3]))[0], leaves), structure)
+            swapped = {
+                f"objective.model.{name}": stands_for[id(tensor)]
+                for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers())
+            }
+            run = lambda model: body(stands_for, Batch(*parts, batch.size), notes)  # noqa: E731
+            return functional_call(self._whole, swapped, (run,))
+
+        before = Watch(self.model)
+        try:
+            program = Program(function, static, inputs)
+        except Exception as error:
+            self._explain(error)
+            return None
+        if not before.stands():
+            self._explain(NotTraceable("it changes its own attributes when it is called"))
+            return None
+        return program, notes
+
+    def _static(self) -> list[Tensor]:
+        model = self.model
+        found: list[Tensor] = [*model.parameters(), *model.buffers(), *self.sums.tensors()]
+        if self.updater is not None:
+            found += self.updater.weights
+            found += [value for slots in self.updater.slots for value in slots.values()]
+            found += self.updater.numbers
+        return list({id(tensor): tensor for tensor in found}.values())
+
+    # --- what is traced --------------------------------------------------------------------------------------
+
+    def _train_on(self, kind: Hashable, of: dict[int, Tensor], batch: Batch, notes: Notes) -> list[Any]:
+        updater = self.updater
+        assert updater is not None
+        model, sums = self.model, self._traced_sums(of)
+        state = State(dict(model.named_parameters()), dict(model.named_buffers()), sums.metrics)
+        result = self.step.train_live(state, batch)
+        gradients = {id(state.parameters[name]): gradient for name, gradient in result.gradients.items()}
+        weights = [of[id(weight)] for weight in updater.weights]
+        given = [gradients.get(id(weight)) for weight in weights]
+        notes.has_gradient = [one is not None for one in given]
+        if not any(notes.has_gradient):
+            raise NotTraceable("no gradient reaches a weight")
+        slots = [{name: of[id(value)] for name, value in one.items()} for one in updater.slots]
+        with torch.no_grad():
+            updater.play(kind, weights, given, slots, [of[id(number)] for number in updater.numbers])
+            constraints.apply(model)
+            self._run_updates(result.updates)
+            sums.add((result.loss, *result.parts), result.logs, batch.size)
+        return self._wanted(result, notes)
+
+    def _test_on(self, of: dict[int, Tensor], batch: Batch, notes: Notes) -> list[Any]:
+        sums = self._traced_sums(of)
+        state = State({}, {}, sums.metrics)
+        result = self.step.test(state, batch)
+        with torch.no_grad():
+            sums.add((result.loss, *result.parts), result.logs, batch.size)
+        return self._wanted(result, notes)
+
+    def _traced_sums(self, of: dict[int, Tensor]) -> Sums:
+        metrics = [{name: of[id(value)] for name, value in one.items()} for one in self.sums.metrics]
+        return Sums([of[id(total)] for total in self.sums.losses], metrics)
+
+    def _wanted(self, result: Result, notes: Notes) -> list[Any]:
+        outputs, notes.outputs = pytree.tree_flatten(result.outputs)
+        return [*([result.loss] if self.wants_loss else []), *(outputs if self.wants_outputs else [])]
+
+    def _run_updates(self, updates: list[Any]) -> None:
+        if any(callable(update) and not isinstance(update, Tensor) for update in updates):
+            raise NotTraceable("a layer adds functions as updates in its call")
+        run_updates(updates)
+
+    # --- what cannot be compiled -----------------------------------------------------------------------------
+
+    def _explain(self, error: Exception) -> None:
+        if not self._warned:
+            self._warned = True
+            self._reason = reason_for(error)
+
+    def warn(self) -> None:
+        """Say, once, why steps run eagerly; called when the eager step went well."""
+        reason, self._reason = self._reason, None
+        if reason is not None:
+            warnings.warn(
+                f"This step runs eagerly, with the same results: {reason}. compile(run_eagerly=True) does so without this "
+                "warning.",
+                stacklevel=2,
+            )
+
+
+def _nothing() -> None:
+    return None
+
+
+def _leaves(batch: Batch) -> list[Tensor]:
+    return [one for one in pytree.tree_leaves(tuple(batch[:3])) if one is not None]
+
+
+def _filled(template: Sequence[Any], tensors: Sequence[Tensor]) -> list[Any]:
+    """The template with its tensors replaced in order; None stays."""
+    source = iter(tensors)
+    return [None if one is None else next(source) for one in template]
+
+
+def _signature(one: Any) -> Any:
+    return None if one is None else (one.shape, one.dtype, one.device, one.stride())
+
+
+def reason_for(error: Exception) -> str:
+    """What went wrong, in which layer, and at which line of the user's code."""
+    layer, place = "", ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        name = frame.f_globals.get("__name__", "")
+        if name.partition(".")[0] in ("torch", "fanin"):
+            continue
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module):
+            layer = f"layer {getattr(owner, 'name', '') or type(owner).__name__!r} "
+        place = f" (line {line} of {frame.f_code.co_filename})"
+    text = str(error).strip().splitlines()
+    return f"{layer}cannot be compiled{place}: {type(error).__name__}: {text[0] if text else ''}"

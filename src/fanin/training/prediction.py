@@ -1,0 +1,159 @@
+"""Compiled prediction: a program for each shape of input, for any module."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils import _pytree as pytree
+
+from fanin.layers.convert import as_tensor
+from fanin.layers.variables import to_numpy
+from fanin.program import Program
+from fanin.training.engine import reason_for
+from fanin.training.watch import Watch
+
+_MOST_PROGRAMS = 32
+TILE = 32  # rows, where the same row shall give the same bits in every batch
+
+
+class Prediction:
+    """What a module gives for inputs, in eval mode and without gradients.
+
+    Args:
+        module: any module.
+        call: what to run; default the module itself.
+
+    A program reads the module's own weights: what changes them is seen at once. `look` finds everything else.
+    """
+
+    def __init__(self, module: nn.Module, call: Callable[[Any], Any] | None = None):
+        self.module = module
+        self._holder = _Holder(module, call)
+        self._programs: OrderedDict[Hashable, tuple[Program, Any] | None] = OrderedDict()
+        self._watch: Watch | None = None
+        self.reason: str | None = None  # why there is no program, as long as nobody was told
+
+    def __reduce__(self) -> Any:
+        return _nothing, ()  # a copy of a model compiles its own
+
+    def look(self) -> None:
+        """Forget the programs if the module changed since they were made."""
+        if self._watch is None or not self._watch.stands():
+            self._programs.clear()
+            self._watch = Watch(self.module)
+
+    def program(self, x: Any) -> tuple[Program, Any] | None:
+        """The program for inputs shaped like these, and the structure of its results; None if there is none."""
+        inputs, structure = pytree.tree_flatten(x)
+        key = structure, tuple((one.shape, one.dtype, one.device, one.stride()) for one in inputs)
+        if key not in self._programs:
+            self._programs[key] = self._compile(inputs, structure)
+            if len(self._programs) > _MOST_PROGRAMS:
+                self._programs.popitem(last=False)
+        return self._programs[key]
+
+    def _compile(self, inputs: list[Tensor], structure: Any) -> tuple[Program, Any] | None:
+        tensors = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
+        static = list({id(tensor): tensor for tensor in tensors.values()}.values())
+        places = {id(tensor): place for place, tensor in enumerate(static)}
+        shapes: list[Any] = []
+
+        def function(*given: Tensor) -> list[Any]:
+            swapped = {f"module.{name}": given[places[id(tensor)]] for name, tensor in tensors.items()}
+            x = pytree.tree_unflatten(list(given[len(static) :]), structure)
+            with torch.no_grad():
+                outputs = functional_call(self._holder, swapped, (x,))
+            found, spec = pytree.tree_flatten(outputs)
+            shapes.append(spec)
+            return found
+
+        before = Watch(self.module)
+        try:
+            program = Program(function, static, inputs)
+        except Exception as error:
+            self.reason = reason_for(error)
+            return None
+        return (program, shapes[-1]) if before.stands() else None
+
+    def eager(self, x: Any) -> Any:
+        """The outputs without a program."""
+        with torch.no_grad():
+            return self._holder(x)
+
+    def __call__(self, x: Any) -> Any:
+        """The outputs for tensors, as new tensors."""
+        found = self.program(x)
+        if found is None:
+            return self.eager(x)
+        program, structure = found
+        try:
+            return pytree.tree_unflatten(program(*pytree.tree_leaves(x)), structure)
+        except IndexError:
+            return self.eager(x)  # whose message names the layer
+
+
+class _Holder(nn.Module):
+    """The module, called in the way that is asked for, under a name that functional_call can reach."""
+
+    def __init__(self, module: nn.Module, call: Callable[[Any], Any] | None):
+        super().__init__()
+        self.module = module
+        self.__dict__["run"] = call or module
+
+    def forward(self, x: Any) -> Any:
+        return self.run(x)
+
+
+class CompiledPrediction:
+    """A snapshot of a module, compiled for prediction. Made by `compile_predict`."""
+
+    def __init__(self, module: nn.Module, example: Any):
+        self.module = module
+        self._example = example
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take over the module as it is now."""
+        was = {part: part.training for part in self.module.modules()}
+        self.module.eval()
+        try:
+            self._prediction = Prediction(self.module)
+            self(self._example)
+        finally:
+            for part, mode in was.items():
+                part.training = mode
+
+    def __call__(self, x: Any) -> Any:
+        """The outputs: numpy arrays for arrays, tensors for tensors."""
+        if type(x) is np.ndarray:
+            outputs = self._prediction(torch.from_numpy(x))
+            return outputs.numpy() if isinstance(outputs, Tensor) else pytree.tree_map(to_numpy, outputs)
+        return self._prediction(pytree.tree_map(lambda one: as_tensor(one, "x"), x))
+
+
+def compile_predict(module: nn.Module, example: Any) -> CompiledPrediction:
+    """Compile a module for prediction.
+
+    Args:
+        module: any module; eval mode and no gradients are used, whatever its mode.
+        example: an input, tensor or array (B, ...), or a structure of them. Inputs of other shapes get programs of
+            their own when they first come.
+
+    Returns a function of inputs like `example`: arrays give arrays, tensors give tensors.
+
+    >>> module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU())
+    >>> predict = compile_predict(module, torch.zeros(1, 3))
+    >>> predict(torch.ones(5, 3)).shape
+    torch.Size([5, 2])
+    """
+    return CompiledPrediction(module, example)
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,49 @@
+"""What a pass adds up: losses, and the sums of metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fanin.training.step import Variables
+
+
+class Sums:
+    """What a pass adds up, in tensors that every step of the pass changes in place: losses, times rows, and metrics."""
+
+    def __init__(self, losses: list[Tensor], metrics: list[Variables]):
+        self.losses, self.metrics = losses, metrics
+
+    @classmethod
+    def new(cls, losses: int, metrics: list[Variables], device: torch.device | None) -> Sums:
+        """Sums of 0 for so many losses, and of these metrics."""
+        return cls([torch.zeros((), dtype=torch.float64, device=device) for _ in range(losses)], metrics)
+
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        return [*self.losses, *(value for variables in self.metrics for value in variables.values())]
+
+    def restart(self, metrics: list[Variables]) -> None:
+        """Begin a pass: losses are 0, metrics as given."""
+        with torch.no_grad():
+            for total in self.losses:
+                total.zero_()
+            for old, new in zip(self.metrics, metrics, strict=True):
+                for name, value in old.items():
+                    value.copy_(new[name])
+
+    def fits(self, metrics: list[Variables]) -> bool:
+        """Whether these metrics have the same variables."""
+        return [{n: (v.shape, v.dtype, v.device) for n, v in one.items()} for one in self.metrics] == [
+            {n: (v.shape, v.dtype, v.device) for n, v in one.items()} for one in metrics
+        ]
+
+    def add(self, losses: Sequence[Tensor], metrics: list[Variables], rows: int) -> None:
+        """Add what a step gave: its losses, each the mean of so many rows, and the new sums of the metrics."""
+        for total, value in zip(self.losses, losses, strict=False):
+            total.add_(value.detach(), alpha=rows)
+        for old, new in zip(self.metrics, metrics, strict=True):
+            for name, value in old.items():
+                value.copy_(new[name])

@@ -1,0 +1,202 @@
+"""What a compiled step needs of an optimizer: tensors to work on, a pure update, and the counting around it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fanin.optimizers import Optimizer
+from fanin.optimizers.core import Slots
+from fanin.optimizers.rounds import Round
+
+Gradients = Sequence[Tensor | None]
+
+
+class Updater(Protocol):
+    """An optimizer, split into what a program does and what the host does around it.
+
+    Attributes:
+        weights: all that it may change.
+        slots: one dict of tensors for each weight.
+        numbers: 0-dim or small tensors, such as learning rates, which `next` fills before each step.
+    """
+
+    weights: list[Tensor]
+    slots: list[Slots]
+    numbers: list[Tensor]
+
+    def arrange(self, trained: list[Tensor]) -> None:
+        """Get ready for these weights."""
+
+    def next(self) -> Hashable:
+        """Fill the numbers for the coming step; returns what kind of step it is, as part of a program's key."""
+
+    def play(
+        self, kind: Any, weights: list[Tensor], gradients: Gradients, slots: list[Slots], numbers: list[Tensor]
+    ) -> None:
+        """The update, in torch operations on what is given."""
+
+    def done(self, kind: Any, has_gradient: Sequence[bool]) -> None:
+        """Count a step that was made."""
+
+
+class OwnUpdater:
+    """The updater of one of our optimizers."""
+
+    def __init__(self, optimizer: Optimizer):
+        self.optimizer = optimizer
+        self.weights: list[Tensor] = []
+        self.slots: list[Slots] = []
+        self.numbers: list[Tensor] = []
+
+    def arrange(self, trained: list[Tensor]) -> None:
+        """As `Updater.arrange`."""
+        if not self.optimizer.built:
+            self.optimizer.build(trained)
+        self.weights = self.optimizer.known_weights(trained)
+        self.slots = self.optimizer.slots(self.weights)
+        self.numbers = list(self.optimizer.numbers(self.weights[0]))
+
+    def next(self) -> Round:
+        """As `Updater.next`."""
+        of = self.optimizer.next_round(self.weights)
+        if of.is_due:
+            self.optimizer.numbers(self.weights[0])
+        return of
+
+    def play(
+        self, kind: Round, weights: list[Tensor], gradients: Gradients, slots: list[Slots], numbers: list[Tensor]
+    ) -> None:
+        """As `Updater.play`."""
+        self.optimizer.play(kind, weights, gradients, slots, *numbers)
+
+    def done(self, kind: Round, has_gradient: Sequence[bool]) -> None:
+        """As `Updater.done`."""
+        torch.autograd.graph.increment_version(self.weights)
+        self.optimizer.count_round(kind, self.weights, has_gradient)
+
+
+class TorchUpdater:
+    """The updater of torch.optim's SGD, Adam or AdamW: torch's fused kernels on the optimizer's own state."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer):
+        self.optimizer = optimizer
+        self.weights: list[Tensor] = []
+        self.slots: list[Slots] = []
+        self.numbers: list[Tensor] = []
+        self._is_sgd = type(optimizer) is torch.optim.SGD
+
+    @staticmethod
+    def takes(optimizer: torch.optim.Optimizer) -> bool:
+        """Whether this is an optimizer with such a kernel, without hooks or options that the kernel lacks."""
+        known = type(optimizer) in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+        hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+        plain = all(not g.get("differentiable") and not g.get("capturable") for g in optimizer.param_groups)
+        dtypes = {w.dtype for g in optimizer.param_groups for w in g["params"]}
+        return known and not hooked and plain and dtypes <= {torch.float32, torch.float64}
+
+    def arrange(self, trained: list[Tensor]) -> None:
+        """As `Updater.arrange`: weights of the optimizer that `trained` leaves out get no update."""
+        chosen = {id(w) for w in trained}
+        self._fresh: dict[int, Tensor] = {}  # momentum that has not begun: torch keeps it only from the first step on
+        self._groups = [[w for w in g["params"] if id(w) in chosen] for g in self.optimizer.param_groups]
+        self.weights = [w for group in self._groups for w in group]
+        self.slots = [
+            self._state(w, group)
+            for group, weights in zip(self.optimizer.param_groups, self._groups, strict=True)
+            for w in weights
+        ]
+        self.numbers = [torch.zeros((), dtype=torch.float64) for _ in self._groups]
+
+    def _state(self, weight: Tensor, group: dict[str, Any]) -> Slots:
+        """The state of one weight, made as torch makes it where there is none yet."""
+        state = self.optimizer.state[weight]
+        if self._is_sgd:
+            buffer = state.get("momentum_buffer")
+            if group["momentum"] and buffer is None:
+                buffer = self._fresh[id(weight)] = torch.zeros_like(weight, requires_grad=False)
+            return {"momentum_buffer": buffer} if group["momentum"] else {}
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+            if group["amsgrad"]:
+                state["max_exp_avg_sq"] = torch.zeros_like(weight)
+        return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+    def next(self) -> Hashable:
+        """As `Updater.next`: the options of all groups, and whether momentum begins."""
+        kinds = []
+        for number, group in zip(self.numbers, self.optimizer.param_groups, strict=True):
+            number.fill_(group["lr"])
+            kinds.append(tuple((k, v) for k, v in group.items() if k not in ("params", "lr", "initial_lr")))
+        fresh = tuple(id(w) in self._fresh for w in self.weights)
+        return tuple(kinds), fresh
+
+    def play(
+        self, kind: Any, weights: list[Tensor], gradients: Gradients, slots: list[Slots], numbers: list[Tensor]
+    ) -> None:
+        """As `Updater.play`."""
+        options, fresh = kind
+        start = 0
+        for group, rate, members in zip(options, numbers, self._groups, strict=True):
+            places = [i for i in range(start, start + len(members)) if gradients[i] is not None]
+            start += len(members)
+            for first in (True, False) if self._is_sgd else (False,):
+                chosen = [i for i in places if fresh[i] is first]
+                if chosen:
+                    update = self._sgd if self._is_sgd else self._adam
+                    given = [gradients[i].contiguous() for i in chosen]  # type: ignore[union-attr]
+                    update(dict(group), rate, [weights[i] for i in chosen], given, [slots[i] for i in chosen], first)
+
+    def _sgd(
+        self,
+        group: dict[str, Any],
+        rate: Tensor,
+        weights: list[Tensor],
+        gradients: list[Tensor],
+        slots: list[Slots],
+        first: bool,
+    ) -> None:
+        torch._fused_sgd_(
+            weights, gradients, [s["momentum_buffer"] for s in slots] if group["momentum"] else [],
+            weight_decay=group["weight_decay"], momentum=group["momentum"], lr=rate, dampening=group["dampening"],
+            nesterov=group["nesterov"], maximize=group["maximize"], is_first_step=first,
+        )  # fmt: skip
+
+    def _adam(
+        self,
+        group: dict[str, Any],
+        rate: Tensor,
+        weights: list[Tensor],
+        gradients: list[Tensor],
+        slots: list[Slots],
+        _: bool,
+    ) -> None:
+        steps = [s["step"] for s in slots]
+        torch._foreach_add_(steps, 1)
+        decoupled = type(self.optimizer) is torch.optim.AdamW or group.get("decoupled_weight_decay", False)
+        update = torch._fused_adamw_ if decoupled else torch._fused_adam_
+        beta1, beta2 = group["betas"]
+        update(
+            weights, gradients, [s["exp_avg"] for s in slots], [s["exp_avg_sq"] for s in slots],
+            [s["max_exp_avg_sq"] for s in slots] if group["amsgrad"] else [], steps, lr=rate, beta1=beta1, beta2=beta2,
+            weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=group["amsgrad"], maximize=group["maximize"],
+        )  # fmt: skip
+
+    def done(self, kind: Any, has_gradient: Sequence[bool]) -> None:
+        """As `Updater.done`."""
+        torch.autograd.graph.increment_version(self.weights)
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]  # what torch's schedulers look for
+        for weight, had in zip(self.weights, has_gradient, strict=True):
+            if had and id(weight) in self._fresh:
+                self.optimizer.state[weight]["momentum_buffer"] = self._fresh.pop(id(weight))
+
+
+def updater_for(optimizer: Any) -> Updater | None:
+    """The updater of an optimizer; None for one of torch's that has no fused kernel."""
+    if isinstance(optimizer, Optimizer):
+        return OwnUpdater(optimizer)
+    return TorchUpdater(optimizer) if TorchUpdater.takes(optimizer) else None

@@ -1,0 +1,76 @@
+"""Whether a module is still what it was when its step was compiled.
+
+A program holds what Python had at that time: a dropout rate, an activation, which weights train. Attributes are
+compared by identity, which is cheap enough to do before every step, and finds every assignment; a change inside a list
+or another object of one's own is not seen.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from fanin.layers.layer import Layer
+from fanin.weights import CONSTRAINTS, REGULARIZERS
+
+# What calls change by themselves, or what says nothing about the computation. `training` is part of a program's key.
+_RESTLESS = {"training", "history", "stop_training", "_trainer", "_loss_tracker", "_compiled_with", "_run", "_direct"}
+# Dicts and lists that are changed in place.
+_REGISTRIES = (
+    "_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks",
+    "_backward_pre_hooks", "_kept_losses", "_kept_updates", REGULARIZERS, CONSTRAINTS,
+)  # fmt: skip
+
+
+class Watch:
+    """A module as it was: its parts, their attributes, and where their weights lie."""
+
+    def __init__(self, module: nn.Module):
+        skipped = _RESTLESS | {name for name in vars(Layer(name="plain")) if name.startswith("_")} - {"_trainable"}
+        self._parts = list(module.modules())
+        self._attributes = [
+            (part.__dict__, name, value)
+            for part in self._parts
+            for name, value in part.__dict__.items()
+            if name not in skipped
+        ]
+        registries = [part.__dict__.get(name) for part in self._parts for name in _REGISTRIES]
+        self._sizes = [(registry, len(registry)) for registry in registries if registry is not None]
+        self._weights = [
+            (registry, name, weight, weight.requires_grad, None if is_lazy(weight) else weight.data_ptr())
+            for part in self._parts
+            for registry in (part._parameters, part._buffers)
+            for name, weight in registry.items()
+            if weight is not None
+        ]
+        self._members = [
+            (registry, name, member)
+            for part in self._parts
+            for registry in (part._modules, part.__dict__.get(REGULARIZERS, {}), part.__dict__.get(CONSTRAINTS, {}))
+            for name, member in registry.items()
+        ]
+        self._rules = [
+            (part.__dict__, kind, part.__dict__.get(kind))
+            for part in self._parts
+            for kind in (REGULARIZERS, CONSTRAINTS)
+        ]
+
+    def stands(self) -> bool:
+        """Whether everything is as it was."""
+        for owners in (self._attributes, self._members, self._rules):
+            for own, name, value in owners:
+                if own.get(name) is not value:
+                    return False
+        for registry, size in self._sizes:
+            if len(registry) != size:
+                return False
+        for registry, name, weight, trains, address in self._weights:
+            if registry.get(name) is not weight or weight.requires_grad is not trains:
+                return False
+            if weight.data_ptr() != address if address is not None else not is_lazy(weight):
+                return False
+        return True
+
+    def modes(self) -> tuple[bool, ...]:
+        """Which parts are in train mode."""
+        return tuple([part.training for part in self._parts])

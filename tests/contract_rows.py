@@ -111,8 +111,15 @@ ROWS = (
         11, ALL, "kernel_constraint, bias_constraint: after each update, in fit and in plain loops",
         arguments="constraints_hold_after_each_update weight_clipping_of_a_wgan_critic_in_a_plain_loop",
     ),
-    row(12, ("keras-3.6",), "lora_rank, lora_alpha: a frozen kernel and two small trainable matrices"),
-    row(13, ("keras-3.6",), "enable_lora(rank) on an existing layer"),
+    row(
+        12, ("keras-3.6",), "lora_rank, lora_alpha: a frozen kernel and two small trainable matrices",
+        lora="lora_rank_freezes_the_kernel_and_adds_two_small_matrices lora_arguments_are_in_the_config "
+        "lora_trains_at_less_cost_than_the_whole_kernel",
+    ),
+    row(
+        13, ("keras-3.6",), "enable_lora(rank) on an existing layer",
+        lora="enable_lora_on_an_existing_layer enable_lora_is_refused_before_build_twice_and_with_a_constraint",
+    ),
     row(
         14, BOTH, "further keywords: name, trainable, dtype, input_shape, ...; unknown ones named",
         arguments="keywords_of_every_layer weights_are_used_when_the_layer_is_built forms_of_dtype "

@@ -24,6 +24,8 @@ ORDER = {
     "activity_regularizer": None,
     "kernel_constraint": None,
     "bias_constraint": None,
+    "lora_rank": None,
+    "lora_alpha": None,
 }
 
 

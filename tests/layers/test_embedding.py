@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ["KERAS_BACKEND"] = "torch"
+
+import keras
 import numpy as np
 import pytest
 import torch
@@ -154,10 +159,78 @@ def test_sizes_that_are_refused(argument, value):
     assert Embedding(np.int64(5), np.int32(2)).input_dim == 5
 
 
-@pytest.mark.parametrize("argument", [{"lora_rank": 2}, {"lora_alpha": 2.0}])
-def test_lora_is_not_there_yet(argument):
-    with pytest.raises(NotImplementedError, match="not supported yet"):
-        Embedding(5, 2, **argument)
+def lora_pair(**arguments):
+    """The same Embedding in Keras and here, LoRA enabled, with equal random weights."""
+    theirs, ours = keras.layers.Embedding(5, 3, **arguments), Embedding(5, 3, **arguments)
+    rng = np.random.default_rng(0)
+    for layer in (theirs, ours):
+        layer.build((None, 2))
+        layer.enable_lora(2, lora_alpha=6)
+    values = [rng.normal(size=weight.shape).astype("float32") for weight in theirs.weights]
+    for weight, value in zip(theirs.weights, values, strict=True):
+        weight.assign(value)
+    ours.set_weights(values)
+    return theirs, ours
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_lora_is_as_in_keras():
+    theirs, ours = lora_pair(embeddings_regularizer="l2", mask_zero=True)
+    expected = theirs(torch.tensor(INDICES)).detach().numpy()
+    np.testing.assert_allclose(ours(torch.tensor(INDICES)).detach().numpy(), expected, rtol=1e-5, atol=1e-5)
+    names = [name for name, _ in ours.named_parameters()]
+    assert names == [weight.name for weight in theirs.weights]
+    assert [weight.requires_grad for weight in ours.weights] == [weight.trainable for weight in theirs.weights]
+    torch.testing.assert_close(sum(ours.losses), sum(theirs.losses), rtol=1e-5, atol=1e-6)
+    keys = [key for key in theirs.get_config() if key != "quantization_config"]
+    assert list(ours.get_config()) == keys
+    assert {key: ours.get_config()[key] for key in keys[-2:]} == {"lora_rank": 2, "lora_alpha": 6}
+    np.testing.assert_allclose(
+        ours.effective_embeddings.detach().numpy(), theirs.embeddings.detach().numpy(), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_lora_trains_two_small_matrices():
+    layer = Embedding(5, 3, lora_rank=2, lora_alpha=4)
+    layer(torch.tensor(INDICES)).sum().backward()
+    assert layer.embeddings.grad is None
+    assert layer.lora_embeddings_a.shape == (5, 2)
+    assert layer.lora_embeddings_b.grad.shape == (2, 3)
+    assert Embedding.from_config(layer.get_config()).lora_alpha == 4
+    other = Embedding(5, 3, lora_rank=2)
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other.lora_embeddings_a, layer.lora_embeddings_a)
+
+
+def test_lora_beside_given_weights():
+    table = np.arange(15, dtype="float32").reshape(5, 3)
+    layer = Embedding(5, 3, weights=table, lora_rank=2)
+    assert layer(torch.tensor([4])).tolist() == [[12.0, 13.0, 14.0]]
+    assert not layer.embeddings.requires_grad
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16", "float64"])
+def test_lora_under_other_policies(policy):
+    layer = Embedding(5, 3, dtype=policy)
+    before = layer(torch.tensor(INDICES))
+    layer.add_adapter("ann", 2, b_initializer="ones")
+    outputs = layer(torch.tensor(INDICES))
+    assert outputs.dtype == before.dtype
+    assert layer.ann_embeddings_a.dtype == torch.float32
+    expected = layer.effective_embeddings[torch.tensor(INDICES)].to(outputs.dtype)
+    torch.testing.assert_close(outputs, expected, rtol=2e-2, atol=2e-2)
+
+
+def test_lora_that_is_refused():
+    with pytest.raises(ValueError, match="not built, so enable_lora"):
+        Embedding(5, 2).enable_lora(2)
+    layer = Embedding(5, 2, embeddings_constraint="max_norm", weights=np.zeros((5, 2)))
+    with pytest.raises(ValueError, match="a constraint on the embeddings"):
+        layer.enable_lora(2)
+    with pytest.raises(ValueError, match="needs a lora_rank"):
+        Embedding(5, 2, lora_alpha=2.0)
+    with pytest.raises(IndexError, match="index 7 at"):
+        Embedding(5, 2, lora_rank=2)(torch.tensor([7]))
     with pytest.raises(ValueError, match="quantization_config is not supported"):
         Embedding(5, 2, quantization_config={"mode": "int8"})
 

@@ -24,7 +24,7 @@ from importlib.metadata import version
 from typing import Any, BinaryIO
 
 from fanin.errors import CorruptError, FormatError, MismatchError, VersionError
-from fanin.formats import hdf5, hdf5_objects, limits, state
+from fanin.formats import hdf5, hdf5_objects, limits, low_rank, state
 from fanin.formats.classes import check_classes, most_layers
 from fanin.formats.write import replacing, target
 from fanin.layers.input_layer import InputLayer
@@ -63,6 +63,9 @@ def save_model(
         raise ValueError(f"Model {model.name!r} has no weights yet: build it, or call it once, before saving.")
     with sharing(_shared_layers(model)):
         config = serialize(model)
+    adapters = low_rank.describe(model)
+    if adapters:
+        config["adapters"] = adapters
     compiled = model.get_compile_config()
     if compiled is not None:
         config["compile_config"] = compiled
@@ -138,9 +141,12 @@ def load_model(
         if not isinstance(config, dict) or "class_name" not in config:
             raise MismatchError("expected the config of a model.")
         how, own = config.pop("compile_config", None), config.pop("learning_rate_multipliers", None)
+        adapters = config.pop("adapters", None)
         wanted = {**how, "learning_rate_multipliers": own} if compile and isinstance(how, dict) else None
         check_classes({"config": config, "compile_config": wanted}, most_layers(len(members[_WEIGHTS])))
-        model = made(config, len(members[_WEIGHTS]))
+        model = made(config, _room(members))
+        if adapters is not None:
+            low_rank.rebuild(model, adapters, _room(members))
     if wanted is not None:
         part = f"{_CONFIG} (compile=False leaves this part out)"
         with limits.naming(path, part), custom_object_scope(custom_objects):
@@ -165,6 +171,13 @@ def read_members(path: str) -> dict[str, bytes]:
     with limits.naming(path, _WEIGHTS):
         hdf5_objects.check_superblock(members[_WEIGHTS])
     return members
+
+
+def _room(members: Mapping[str, bytes]) -> int:
+    """How many bytes the weights may take: those of the file. Keras stores no A and B, which are small beside a kernel
+    that they serve."""
+    stored = len(members[_WEIGHTS])
+    return 3 * stored + 2**20 if b'"lora_rank"' in members[_CONFIG] else stored
 
 
 def made(config: dict[str, Any], size: int) -> Any:

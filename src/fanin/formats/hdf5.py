@@ -27,6 +27,7 @@ from fanin.dtypes import dtype_name
 from fanin.errors import MismatchError, TooLargeError, UnsafeError
 from fanin.formats.faults import Faults
 from fanin.formats.hdf5_objects import Array, Objects
+from fanin.layers.adapted import Adapted
 from fanin.layers.layer import Layer
 from fanin.layers.variables import own_weights
 from fanin.registry import snake_case
@@ -39,17 +40,25 @@ class Group:
     Attributes:
         path: where they are, such as "layers/dense"; "" is the root.
         name: the owner's name, or None for one without.
-        tensors: its weights, in their order.
+        tensors: its weights, in their order, without those of adapters.
+        keys: the names of their datasets; default "0", "1", ...
+        owner: the module that they belong to, if it is one.
     """
 
     path: str
     name: str | None
     tensors: Sequence[torch.Tensor]
+    keys: tuple[str, ...] | None = None
+    owner: nn.Module | None = None
 
     @property
     def place(self) -> str:
         """The path of the group of datasets."""
         return f"{self.path}/vars" if self.path else "vars"
+
+    def key(self, index: int) -> str:
+        """The name of the dataset of one weight."""
+        return str(index) if self.keys is None else self.keys[index]
 
 
 @dataclass(frozen=True)
@@ -73,11 +82,12 @@ def groups(module: nn.Module, path: str = "", seen: set[int] | None = None) -> I
     if id(module) in seen:
         return
     seen.add(id(module))
-    tensors = [tensor for _, tensor in own_weights(module) if id(tensor) not in seen]
+    apart = module._pair_names() if isinstance(module, Adapted) else ()
+    tensors = [tensor for name, tensor in own_weights(module) if id(tensor) not in seen and name not in apart]
     seen.update(map(id, tensors))
     name = module.name if isinstance(module, Layer) else None
     if tensors or name is not None:
-        yield Group(path, name, tensors)
+        yield Group(path, name, tensors, owner=module)
     for child_path, child in _children(module, path):
         yield from groups(child, child_path, seen)
 
@@ -100,7 +110,7 @@ def _numbered(modules: Iterable[nn.Module], path: str) -> Iterator[tuple[str, nn
     """Keras's names inside a list: the class in snake case, counted from the second on."""
     counts: dict[str, int] = {}
     for module in modules:
-        name = snake_case(type(module).__name__)
+        name = snake_case(module.saved_as if isinstance(module, Adapted) else type(module).__name__)
         count = counts[name] = counts.get(name, -1) + 1
         yield f"{path}/{name}_{count}" if count else f"{path}/{name}", module
 
@@ -117,7 +127,7 @@ def write(placed: Iterable[Group], file: BinaryIO, attributes: Mapping[str, byte
             if group.name is not None:
                 part.attrs["name"] = group.name
             for index, tensor in enumerate(group.tensors):
-                dataset = part.create_dataset(str(index), data=_as_array(tensor.detach().cpu().contiguous()))
+                dataset = part.create_dataset(group.key(index), data=_as_array(tensor.detach().cpu().contiguous()))
                 if tensor.dtype == torch.bfloat16:
                     dataset.attrs["dtype"] = "bfloat16"
 
@@ -176,7 +186,7 @@ class Reader:
         faults, found = Faults(), []
         for index, spec in enumerate(specs):
             with faults.noted():
-                found.append(self.dataset(f"{group.place}/{index}", spec))
+                found.append(self.dataset(f"{group.place}/{group.key(index)}", spec))
         faults.check()
         return found
 

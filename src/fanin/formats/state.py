@@ -10,9 +10,11 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from fanin.errors import MismatchError
+from fanin.formats import low_rank
 from fanin.formats.faults import Faults
 from fanin.formats.hdf5 import Group, Reader, Spec, groups
 from fanin.formats.hdf5_objects import Array
+from fanin.layers.adapted import Adapted
 from fanin.layers.layer import Layer
 from fanin.optimizers import Optimizer, hyper
 
@@ -31,7 +33,7 @@ def check_built(model: nn.Module) -> None:
 
 def all_groups(model: nn.Module, optimizer: Optimizer | None) -> list[Group]:
     """What a weights file holds: the model's weights; the optimizer's iteration, learning rate and, if any, slots."""
-    found = list(groups(model))
+    found = low_rank.with_adapters(groups(model))
     if optimizer is not None:
         found.append(Group("optimizer", optimizer.name, optimizer.variables(_stepped(model, optimizer))))
     return found
@@ -76,16 +78,34 @@ class Plan:
         self.note = ""
         self._model, self._reader, self._optimizer = model, reader, optimizer
         self._weights: list[tuple[torch.Tensor, Array, Spec]] = []
+        self._anew: list[Adapted] = []
         for group in groups(model, seen={id(part) for part in skip}):
-            specs = [spec_of(tensor, exact) for tensor in group.tensors]
             with self.faults.noted():
-                self._weights += zip(group.tensors, reader.check(group, specs), specs, strict=True)
+                self._plan_group(group, exact)
         with self.faults.noted():
             reader.check_leftovers(groups(model))
         self._state: list[torch.Tensor] = []
         if optimizer is not None:
             with self.faults.noted():
                 self._state = self._plan_state(optimizer)
+
+    def _plan_group(self, group: Group, exact: bool) -> None:
+        """One module's weights; its adapters, and the kernel without them, from their own place if they have one."""
+        found = self._checked(group, exact)
+        apart = low_rank.apart_from(group)
+        if apart is not None:
+            assert isinstance(group.owner, Adapted)
+            if group.owner._low_rank().merged is not None:
+                raise MismatchError(f"{group.path}: the model has a merged adapter there: unmerge it before loading.")
+            if self._reader.names(apart.place) is None:
+                self._anew.append(group.owner)
+            else:
+                found += self._checked(apart, exact)  # written later, so the kernel is the one without adapters
+        self._weights += found
+
+    def _checked(self, group: Group, exact: bool) -> list[tuple[torch.Tensor, Array, Spec]]:
+        specs = [spec_of(tensor, exact) for tensor in group.tensors]
+        return list(zip(group.tensors, self._reader.check(group, specs), specs, strict=True))
 
     def _plan_state(self, optimizer: Optimizer) -> list[torch.Tensor]:
         """The optimizer's variables; [], with a note, if their number fits no state of it."""
@@ -111,6 +131,8 @@ class Plan:
         with torch.no_grad():
             for tensor, array, spec in self._weights:
                 tensor.copy_(self._reader.read(array, spec))
+        for layer in self._anew:
+            low_rank.start_anew(layer)
         if self._optimizer is not None and self._state:
             set_optimizer(self._optimizer, self._trainable(), self._state)
 

@@ -2,5 +2,7 @@
 
 from fanin.kernels.base import KernelScheme, Slot
 from fanin.kernels.full import Full
+from fanin.kernels.low_rank import Adapter, LowRank
+from fanin.kernels.transposed import Transposed
 
-__all__ = ["Full", "KernelScheme", "Slot"]
+__all__ = ["Adapter", "Full", "KernelScheme", "LowRank", "Slot", "Transposed"]

@@ -14,9 +14,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Slot:
         dtype: a dtype name, or None for the layer's `variable_dtype`.
         initializer: what fills it, or None for the layer's `kernel_initializer`.
         carries_rules: whether the layer's kernel regularizer and constraint apply to it.
+        late: whether it stands behind the layer's other weights, as an adapter's tensors do.
     """
 
     name: str
@@ -38,13 +40,22 @@ class Slot:
     dtype: str | None = None
     initializer: Any = None
     carries_rules: bool = True
+    late: bool = False
 
 
 class KernelScheme(ABC):
     """How the kernel of a layer with I inputs and U units is stored, and how it acts.
 
-    `tensors` is any object with the slots as attributes, floats in the dtype of the input; a layer is one.
+    `tensors` is any object with the slots as attributes, floats in the dtype of the input unless the slot has a dtype
+    of its own; a layer is one. It also has `in_training`, for schemes that act otherwise then.
+
+    Attributes:
+        part: the name of the stored tensor that stands for the kernel.
+        is_matrix: whether that tensor is the kernel, or the kernel transposed, so that `dense` costs nothing.
     """
+
+    part: str = "kernel"
+    is_matrix: ClassVar[bool] = False
 
     @abstractmethod
     def slots(self, input_dim: int | None, units: int) -> tuple[Slot, ...]:
@@ -57,6 +68,10 @@ class KernelScheme(ABC):
     @abstractmethod
     def dense(self, tensors: Any) -> torch.Tensor:
         """What the stored tensors mean: the kernel as one matrix (I, U)."""
+
+    def lookup(self, indices: torch.Tensor, tensors: Any) -> torch.Tensor:
+        """Rows of the kernel: indices (B, ...), whole numbers from 0 to I - 1 -> (B, ..., U)."""
+        return functional.embedding(indices, self.dense(tensors))
 
     @abstractmethod
     def pack(self, kernel: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -14,13 +14,14 @@ from fanin.kernels import Full, KernelScheme, Slot
 from fanin.layers.input_spec import InputSpec
 from fanin.layers.layer import Layer, family, pure
 from fanin.layers.linear import as_module
-from fanin.layers.rule import Rule, Ruled
+from fanin.layers.lora import LowRankLayer
+from fanin.layers.rule import Rule
 from fanin.layers.shapes import positive_int
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
 
 @family.entry()
-class Dense(Ruled):
+class Dense(LowRankLayer):
     """A densely connected layer: output = activation(inputs @ kernel + bias).
 
     Shapes: inputs (B, ..., I) -> (B, ..., U); kernel (I, U), bias (U,). For inputs of rank above 2 the product runs
@@ -38,6 +39,8 @@ class Dense(Ruled):
         activity_regularizer: penalty on the output, divided by the batch size, one entry for each call.
         kernel_constraint: applied to the kernel after each update.
         bias_constraint: applied to the bias after each update.
+        lora_rank: R, as for `enable_lora`: the kernel is frozen, and two small matrices (I, R) and (R, U) train.
+        lora_alpha: the scale of LoRA is lora_alpha / lora_rank; default lora_rank.
         scheme: how the kernel is stored; default `Full()`, one matrix.
         **kwargs: name, trainable, dtype, input_shape, input_dim, batch_size, batch_input_shape, weights.
 
@@ -74,6 +77,8 @@ class Dense(Ruled):
         activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
         *,
         scheme: KernelScheme | None = None,
         **kwargs: Any,
@@ -86,12 +91,9 @@ class Dense(Ruled):
         self.units = units
         self.activation = activation
         self.use_bias = bool(use_bias)
-        self.scheme = scheme if scheme is not None else Full()
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
-        for slot in self._slots(None):
-            if slot.trainable:
-                self._hold_place(slot.name)
+        self._set_scheme(scheme if scheme is not None else Full(), lora_rank, lora_alpha)
         if not self.use_bias:
             self.register_parameter("bias", None)
         self.input_spec = InputSpec(min_ndim=2)
@@ -104,16 +106,17 @@ class Dense(Ruled):
             slot if slot.initializer is not None else replace(slot, initializer=self.kernel_initializer)
             for slot in self.scheme.slots(input_dim, self.units)
         ]
-        return [*kernel, Slot("bias", (self.units,), initializer=self.bias_initializer)] if self.use_bias else kernel
+        bias = [Slot("bias", (self.units,), initializer=self.bias_initializer)] if self.use_bias else []
+        late = [slot for slot in kernel if slot.late]
+        return [*(slot for slot in kernel if not slot.late), *bias, *late]
+
+    def _sizes(self) -> tuple[int, int]:
+        shapes = {slot.name: tuple(getattr(self, slot.name).shape) for slot in self.scheme.slots(None, self.units)}
+        return self.scheme.input_dim(shapes), self.units
 
     def __setattr__(self, name: str, value: Any) -> None:
         """As a layer's; `layer.activation = ...` takes all that the argument takes."""
         super().__setattr__(name, activations.get(value) if name == "activation" else value)
-
-    def _ruled(self, part: str) -> list[str]:
-        """The rules of the kernel are in force on those slots of the scheme that carry them."""
-        slots = [slot for slot in self._slots(None) if slot.carries_rules]
-        return [slot.name for slot in slots if (slot.name == "bias") == (part == "bias")]
 
     def build(self, input_shape: Any) -> None:
         """Make kernel and bias for inputs (B, ..., I). ValueError where I is unknown or the rank is below 2."""
@@ -122,10 +125,8 @@ class Dense(Ruled):
             raise ValueError(
                 f"Layer {self.name!r}: the last dimension of the input must be known to make the kernel, found {shape}."
             )
-        for slot in self._slots(int(shape[-1])):
-            self._fill(slot.name, slot.shape, slot.initializer, slot.dtype, slot.trainable)
+        self._fill_all(int(shape[-1]))
         self.input_spec = InputSpec(min_ndim=2, axes={-1: int(shape[-1])})
-        self._use_initial_weights()
 
     def _call_adds_nothing(self) -> bool:
         """Not if the activation is a module: it may have weights to build, and losses."""
@@ -150,7 +151,7 @@ class Dense(Ruled):
 
     @property
     def effective_kernel(self) -> torch.Tensor:
-        """What the stored kernel amounts to: the matrix (I, U) that the layer multiplies by."""
+        """What the stored kernel amounts to, with its active adapter: the matrix (I, U) of the product."""
         return self.scheme.dense(self)
 
     def reset_parameters(self) -> None:
@@ -158,7 +159,7 @@ class Dense(Ruled):
         if not self.built:
             return
         with torch.no_grad():
-            for slot in self._slots(self.effective_kernel.shape[0]):
+            for slot in self._slots(self._sizes()[0]):
                 weight = getattr(self, slot.name)
                 weight.copy_(self._initial(slot.name, tuple(weight.shape), weight.dtype, slot.initializer))
 
@@ -209,13 +210,14 @@ class Dense(Ruled):
                 "bias_constraint",
             ),
         }
-        return {**super().get_config(), **own}
+        return {**super().get_config(), **own, **self._lora_config()}
 
     def extra_repr(self) -> str:
         """Sizes, activation and name, for `print(layer)`."""
-        sizes = f"{self.effective_kernel.shape[0]} -> {self.units}" if self.built else f"{self.units}"
+        sizes = f"{self._sizes()[0]} -> {self.units}" if self.built else f"{self.units}"
         named = getattr(self.activation, "__name__", type(self.activation).__name__)
         shown = "" if self.activation is linear else f", activation={named}"
+        shown += f", adapters={list(self.adapters)}" if self.adapters else ""
         return f"{sizes}{shown}{'' if self.use_bias else ', use_bias=False'}, name={self.name!r}"
 
     def _shape_from_state(self, shapes: dict[str, tuple[int, ...]]) -> Any:

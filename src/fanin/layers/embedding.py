@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from fanin import constraints, initializers, regularizers
+from fanin.kernels import Full, Slot
 from fanin.layers.convert import as_given
 from fanin.layers.layer import family, pure
-from fanin.layers.rule import Rule, Ruled
+from fanin.layers.lora import LowRankLayer
+from fanin.layers.rule import Rule
 from fanin.layers.shapes import positive_int
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
 
 @family.entry()
-class Embedding(Ruled):
+class Embedding(LowRankLayer):
     """outputs[...] = embeddings[inputs[...]]: each index is replaced by its row of a matrix that is learned.
 
     Shapes: inputs (B, ...), whole numbers from 0 to input_dim - 1 of any integer dtype, or as floats -> (B, ...,
@@ -30,13 +32,13 @@ class Embedding(Ruled):
         embeddings_constraint: applied to the matrix after each update.
         mask_zero: whether index 0 only fills up: the mask (B, ...) of the output is False there.
         weights: the first values, a matrix or a list with one; the layer is then built at once.
-        lora_rank: only None, for now; likewise `lora_alpha`.
-        lora_alpha: only None.
+        lora_rank: R, as for `enable_lora`: the matrix is frozen, and two small ones (input_dim, R) and (R, output_dim)
+            train.
+        lora_alpha: the scale of LoRA is lora_alpha / lora_rank; default lora_rank.
         **kwargs: name, dtype and the other arguments of a layer. `input_length` is read and ignored, as in Keras 3.
 
-    Raises ValueError for sizes that are no positive integers; NotImplementedError for LoRA; IndexError, at a call on
-    the CPU, for an index out of range, negative ones included (on a GPU, PyTorch stops the program). After Keras's
-    `Embedding`.
+    Raises ValueError for sizes that are no positive integers; IndexError, at a call on the CPU, for an index out of
+    range, negative ones included (on a GPU, PyTorch stops the program). After Keras's `Embedding`.
 
     >>> layer = Embedding(3, 2, weights=torch.tensor([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]]))
     >>> layer(torch.tensor([[2, 1]])).tolist()
@@ -61,10 +63,6 @@ class Embedding(Ruled):
     ):
         input_dim = positive_int(input_dim, "Embedding: input_dim")
         output_dim = positive_int(output_dim, "Embedding: output_dim")
-        if lora_rank is not None or lora_alpha is not None:
-            raise NotImplementedError(
-                f"Embedding: lora_rank={lora_rank!r}, lora_alpha={lora_alpha!r} are not supported yet; only None is."
-            )
         if kwargs.pop("quantization_config", None) is not None:
             raise ValueError("Embedding: quantization_config is not supported; only None is read.")
         kwargs.pop("input_length", None)
@@ -74,7 +72,7 @@ class Embedding(Ruled):
         self.input_dim, self.output_dim = input_dim, output_dim
         self.mask_zero = self.supports_masking = bool(mask_zero)
         self.embeddings_initializer = initializers.get(embeddings_initializer)
-        self._hold_place("embeddings")
+        self._set_scheme(Full("embeddings"), lora_rank, lora_alpha)
         self.embeddings_regularizer, self.embeddings_constraint = embeddings_regularizer, embeddings_constraint
         if weights is not None:
             self.build(None)
@@ -82,17 +80,30 @@ class Embedding(Ruled):
     def _convert(self, leaf: Any) -> Any:
         return as_given(leaf, f"Layer {self.name!r}")  # a 16-bit float could not hold the indices
 
+    def _slots(self, input_dim: int | None) -> list[Slot]:
+        return [
+            slot if slot.initializer is not None else replace(slot, initializer=self.embeddings_initializer)
+            for slot in self.scheme.slots(*self._sizes())
+        ]
+
+    def _sizes(self) -> tuple[int, int]:
+        return self.input_dim, self.output_dim
+
     def build(self, input_shape: Any = None) -> None:
         """Make the matrix; the shape of the input has no part in it."""
-        self._fill("embeddings", (self.input_dim, self.output_dim), self.embeddings_initializer)
-        self._use_initial_weights()
+        self._fill_all(self.input_dim)
+
+    @property
+    def effective_embeddings(self) -> torch.Tensor:
+        """What the stored matrix amounts to, with the active adapter: (input_dim, output_dim)."""
+        return self.scheme.dense(self)
 
     @pure
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
         """inputs (B, ...) -> (B, ..., output_dim)."""
         indices = inputs if inputs.dtype in (torch.int32, torch.int64) else inputs.long()
         try:
-            outputs = F.embedding(indices, self.embeddings)
+            outputs = self.scheme.lookup(indices, self)
         except IndexError:
             raise IndexError(self._out_of_range(indices)) from None
         return outputs.to(self.dtype_policy.compute)
@@ -125,8 +136,9 @@ class Embedding(Ruled):
                 "embeddings_initializer", "embeddings_regularizer", "activity_regularizer", "embeddings_constraint"
             ),
             "mask_zero": self.mask_zero,
+            **self._lora_config(),
         }
         return {**super().get_config(), **own}
 
     def _shape_from_state(self, shapes: dict[str, tuple[int, ...]]) -> Any:
-        return (None,) if "embeddings" in shapes else None
+        return (None,) if all(slot.name in shapes for slot in self._slots(None)) else None

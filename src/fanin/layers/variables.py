@@ -18,6 +18,7 @@ from fanin import constraints, initializers, regularizers
 from fanin.dtypes import DTypePolicy, as_dtype
 from fanin.errors import TooLargeError
 from fanin.layers.convert import as_tensor
+from fanin.layers.held import set_held
 from fanin.layers.placeholder import Placeholder
 from fanin.weights import CONSTRAINTS, REGULARIZERS, set_fact
 
@@ -334,12 +335,14 @@ class Variables(nn.Module):
 
 
 def set_trainable(module: nn.Module, value: bool) -> None:
-    """Freeze or thaw a module and everything in it."""
+    """Freeze or thaw a module and everything in it; a kernel that an adapter stands in for stays frozen."""
+    held: set[int] = set()
     for part in module.modules():
+        held.update(set_held(part, value))
         if isinstance(part, Variables):
             part.__dict__["_trainable"] = value
     for parameter in module.parameters():
-        if parameter.dtype.is_floating_point or parameter.dtype.is_complex:
+        if (parameter.dtype.is_floating_point or parameter.dtype.is_complex) and id(parameter) not in held:
             parameter.requires_grad_(value)
 
 

@@ -196,9 +196,26 @@ class Model(Steps):
         verbose: Any = "auto",
         steps: int | None = None,
         callbacks: Any = None,
+        out: Any = None,
+        deterministic: bool = False,
     ) -> Any:
-        """The outputs for x (N, ...), as a numpy array (N, ..., U); (0, ..., U) for no rows."""
-        return loop.predict(self, x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=callbacks)
+        """The outputs for x (N, ...), as a numpy array (N, ..., U); (0, ..., U) for no rows.
+
+        Args:
+            x: arrays or tensors (N, ...), a DataLoader, or a generator.
+            batch_size: 32 unless given.
+            verbose: as for `fit`; 0 with a single small array takes the shortest way.
+            steps: how many batches; None for all.
+            callbacks: one or more Callback objects.
+            out: an array, or a structure of arrays like the outputs, to write into, such as a numpy.memmap: memory
+                then stays constant however many rows there are. It is returned.
+            deterministic: whether a row's outputs shall be the same bits whatever rows stand beside it. Rows then go
+                in tiles of 32, also a single one, or one by one where products need it: several times as long.
+        """
+        return loop.predict(
+            self, x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=callbacks, out=out,
+            deterministic=deterministic,
+        )  # fmt: skip
 
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False

@@ -16,6 +16,9 @@ from fanin.program.passes import PASSES
 from fanin.program.trace import Traced, trace
 from fanin.program.verify import verify
 
+# What `torch.inference_mode()` enters, without its Python, which takes longer than a small operation.
+_InferenceMode: Any = getattr(torch._C, "_InferenceMode", torch.inference_mode)
+
 
 class Program:
     """A function of tensors, compiled for the shapes of one batch.
@@ -45,13 +48,17 @@ class Program:
         self._arena = emitter.arena
         self._lock = threading.Lock()
         values = [None if node is None else node.meta["val"] for node in traced.outputs]
-        self._results = [value for value in values if value is not None]
+        self.results = [value for value in values if value is not None]
+        # Views of one number: `empty_like` of a tensor is the shortest way to a new one.
+        self._templates = [
+            torch.empty((), dtype=value.dtype, device=value.device).expand(value.shape) for value in self.results
+        ]
         self._places = [place for place, value in enumerate(values) if value is not None]
         self._count = len(values)
 
     def new_results(self) -> list[Tensor]:
         """Memory for the results of one run."""
-        return [torch.empty(value.shape, dtype=value.dtype, device=value.device) for value in self._results]
+        return [torch.empty_like(value) for value in self._templates]
 
     def __call__(self, *inputs: Tensor) -> list[Tensor | None]:
         """The results for these inputs, as new tensors."""
@@ -64,7 +71,7 @@ class Program:
 
     def run_into(self, inputs: Sequence[Tensor], results: Sequence[Tensor]) -> None:
         """Run, and write the results into these tensors."""
-        with self._lock, torch.inference_mode():
+        with self._lock, _InferenceMode(True):
             self._run(*inputs, *results)
 
     def stats(self) -> list[tuple[str, Count]]:

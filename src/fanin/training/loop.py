@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -12,10 +12,12 @@ import torch
 
 from fanin.callbacks import CallbackList, History
 from fanin.errors import DataError
-from fanin.graph.tree import as_list, leaves, tree_map
+from fanin.graph.tree import as_list, tree_map
 from fanin.layers.variables import to_numpy
 from fanin.training.compiled import Compiled
+from fanin.training import predicting
 from fanin.training.data import Arrays, Batch, Reader, Stream
+from fanin.training.prediction import Prediction
 from fanin.training.progress import Progress
 from fanin.training.trainer import Trainer, overrides
 
@@ -128,45 +130,37 @@ def _run_test(trainer: Trainer, source: Iterator[Batch], hooks: CallbackList, pr
     return logs
 
 
-def predict(model: Any, x: Any, *, batch_size: int | None, verbose: Any, steps: int | None, callbacks: Any) -> Any:
+def predict(
+    model: Any, x: Any, *, batch_size: int | None, verbose: Any, steps: int | None, callbacks: Any, out: Any = None,
+    deterministic: bool = False,
+) -> Any:  # fmt: skip
     """Outputs for x; see `Model.predict`."""
     size = _positive("batch_size", 32 if batch_size is None else batch_size)
+    own: Prediction | None = model.__dict__.get("_prediction")
+    small = type(x) is np.ndarray and 0 < x.shape[0] <= size if getattr(x, "ndim", 0) else False
+    plain = small and callbacks is None and steps is None and out is None and verbose == 0 and not deterministic
+    if plain and own is not None and (found := predicting.quickly(own, x)) is not None:
+        return found
     data = _reader(model, None, size, finite=False).read(x)
     hooks = CallbackList(callbacks, model=model, epochs=1, steps=_steps(data, size, steps), verbose=verbose)
     progress = Progress(verbose)
-    run = _prediction(model)
-    parts: list[Any] = []
     try:
         hooks.call("on_predict_begin", {})
         progress.begin("Predict", _steps(data, size, steps))
-        with _eval_mode(model), torch.no_grad():
-            for number, batch in enumerate(_batches(data, size, False, steps)):
-                hooks.call("on_predict_batch_begin", number, {})
-                outputs = run(batch.x)
-                parts.append(tree_map(to_numpy, outputs))
-                hooks.call("on_predict_batch_end", number, {"outputs": outputs})
-                progress.advance(dict)
-        if not parts:
-            parts.append(_no_rows(model, data))
+        with _eval_mode(model):
+            prediction = _prediction(model)
+            if deterministic:
+                prediction = predicting.Tiled(prediction)
+            batches = _batches(data, size, False, steps)
+            outputs = predicting.run(prediction, data, batches, hooks, progress, out, steps is None)
+            if plain and not overrides(model, "predict_step"):
+                prediction.remember(x)
         progress.end({})
         hooks.call("on_predict_end", {})
     finally:
         progress.close()
         hooks.teardown()
-    return _joined(parts)
-
-
-def _no_rows(model: Any, data: Arrays | Stream) -> Any:
-    """The outputs of an empty batch: (0, ..., U)."""
-    if not isinstance(data, Arrays):
-        raise DataError("The data is empty: it gave no batch, so not even the shape of a row is known.")
-    return tree_map(to_numpy, model(data.x))
-
-
-def _joined(parts: list[Any]) -> Any:
-    columns = [list(leaves(part)) for part in parts]
-    whole = iter([np.concatenate(column) for column in zip(*columns, strict=True)])
-    return tree_map(lambda _: next(whole), parts[0])
+    return outputs
 
 
 # --- one batch ----------------------------------------------------------------------------------------------
@@ -198,13 +192,18 @@ def _one_batch(data: Arrays) -> int:
 def predict_on_batch(model: Any, x: Any) -> Any:
     """Outputs of one batch; see `Model.predict_on_batch`."""
     data = _reader(model, finite=False).arrays(x)
-    with _eval_mode(model), torch.no_grad():
+    with _eval_mode(model):
         return tree_map(to_numpy, _prediction(model)(data.x))
 
 
-def _prediction(model: Any) -> Callable[[Any], Any]:
-    """From a batch of inputs to the outputs: the model, or a `predict_step` of its own."""
-    return (lambda x: model.predict_step((x,))) if overrides(model, "predict_step") else model
+def _prediction(model: Any) -> Prediction:
+    """The compiled prediction of a model: of its call, or of a `predict_step` of its own."""
+    prediction: Prediction | None = model.__dict__.get("_prediction")
+    if prediction is None:
+        own = (lambda x: model.predict_step((x,))) if overrides(model, "predict_step") else None
+        prediction = model.__dict__["_prediction"] = Prediction(model, own)
+    prediction.look()
+    return prediction
 
 
 # --- getting ready ------------------------------------------------------------------------------------------

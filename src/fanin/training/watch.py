@@ -14,11 +14,12 @@ from fanin.layers.layer import Layer
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
 # What calls change by themselves, or what says nothing about the computation. `training` is part of a program's key.
-_RESTLESS = {"training", "history", "stop_training", "_trainer", "_loss_tracker", "_compiled_with", "_run", "_direct"}
+_RESTLESS = {"training", "history", "stop_training", "_trainer", "_loss_tracker", "_compiled_with", "_run", "_direct", "_prediction"}
+_ABOUT_THE_PAST = {"name", "built", "inbound_nodes", "batch_input_shape", "kernel_initializer", "bias_initializer"}
 # Dicts and lists that are changed in place.
 _REGISTRIES = (
-    "_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks",
-    "_backward_pre_hooks", "_kept_losses", "_kept_updates", REGULARIZERS, CONSTRAINTS,
+    "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_kept_losses",
+    "_kept_updates", REGULARIZERS, CONSTRAINTS,
 )  # fmt: skip
 
 
@@ -26,7 +27,7 @@ class Watch:
     """A module as it was: its parts, their attributes, and where their weights lie."""
 
     def __init__(self, module: nn.Module):
-        skipped = _RESTLESS | {name for name in vars(Layer(name="plain")) if name.startswith("_")} - {"_trainable"}
+        skipped = _RESTLESS | _ABOUT_THE_PAST | {name for name in vars(Layer(name="plain")) if name.startswith("_")} - {"_trainable"}
         self._parts = list(module.modules())
         self._attributes = [
             (part.__dict__, name, value)
@@ -74,3 +75,10 @@ class Watch:
     def modes(self) -> tuple[bool, ...]:
         """Which parts are in train mode."""
         return tuple([part.training for part in self._parts])
+
+    def trains(self) -> bool:
+        """Whether any part is in train mode."""
+        for part in self._parts:
+            if part.training:
+                return True
+        return False

@@ -31,11 +31,13 @@ class Call:
     Attributes:
         function: what to call.
         names: the keyword of each result, in their order; [""] where the result is simply overwritten.
+        reduces_all: whether the function wants to be told all axes.
     """
 
-    def __init__(self, function: Callable[..., Any], names: list[str]):
+    def __init__(self, function: Callable[..., Any], names: list[str], reduces_all: bool = False):
         self.function = function
         self.names = names
+        self.reduces_all = reduces_all
 
 
 def writing_call(node: fx.Node) -> Call | None:
@@ -43,6 +45,8 @@ def writing_call(node: fx.Node) -> Call | None:
     target: Any = node.target
     if target in _COPYING and not node.kwargs.get("memory_format"):
         return _COPYING[target]
+    if target in _SPECIAL:
+        return _SPECIAL[target]
     packet = getattr(target, "overloadpacket", None)
     name = getattr(packet, "__name__", "")
     key = f"{name}.{getattr(target, '_overloadname', '')}"
@@ -80,6 +84,11 @@ class Copy(Call):
 _COPYING: dict[Any, Call] = {
     aten._to_copy.default: Copy(_copy_into, [""]),
     aten.clone.default: Copy(_copy_into, [""]),
+}
+_SPECIAL: dict[Any, Call] = {
+    aten.sum.default: Call(torch.sum, ["out"], reduces_all=True),
+    aten.mean.default: Call(torch.mean, ["out"], reduces_all=True),
+    aten.nll_loss.default: Call(torch._C._nn.nll_loss, ["out"]),
 }
 EMPTIES = frozenset(
     {aten.empty.memory_format, aten.empty_like.default, aten.new_empty.default, aten.empty_strided.default}

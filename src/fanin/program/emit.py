@@ -28,7 +28,7 @@ _IN_PLACE: dict[Any, Callable[..., Any]] = {
     aten.sigmoid.default: torch.sigmoid_,
 }
 # In-place operations that torch offers as functions: shorter than through the overload.
-_SHORT_IN_PLACE = {"add_": Tensor.add_, "mul_": Tensor.mul_, "sub_": Tensor.sub_, "copy_": Tensor.copy_}
+_SHORT_IN_PLACE = {"add_": Tensor.add_, "mul_": Tensor.mul_, "sub_": Tensor.sub_, "copy_": Tensor.copy_, "scatter_add_": Tensor.scatter_add_}
 
 
 class Emitter:
@@ -40,13 +40,14 @@ class Emitter:
         self.values: dict[fx.Node, Any] = {}  # what is known before the first run
         self.bound: dict[str, Any] = {"__builtins__": {}}
         self.lines: list[str] = []
+        self.views: list[str] = []  # lines for views of the inputs, which hold as long as the inputs are the same
         self._results: dict[fx.Node, int] = {}
         with torch.inference_mode():
             device = next((v.device for v in traced.static.values()), torch.device("cpu"))
             self.arena = torch.empty(plan.size, dtype=torch.uint8, device=device)
 
-    def function(self) -> tuple[Callable[..., None], str]:
-        """The function, which takes the inputs and then memory for the results, and its source."""
+    def functions(self) -> tuple[Callable[..., list[Tensor]], Callable[..., None], str]:
+        """`look`, from inputs to inputs and views of them; `run`, of those and memory for the results; their source."""
         graph = self.traced.graph
         outputs = self.traced.outputs
         self._results = written_by_themselves(graph)
@@ -65,11 +66,12 @@ class Emitter:
         for place, node in enumerate(outputs):
             if node is not None and self._results.get(node) != place:
                 self.lines.append(f"r{place}.copy_({self._name(node)})")
-        arguments += [f"r{place}" for place, node in enumerate(outputs) if node is not None]
-        body = "\n    ".join(self.lines) or "pass"
-        source = f"def run({', '.join(arguments)}):\n    {body}\n"
+        views = [f"w{place}" for place in range(len(self.views))]
+        results = [f"r{place}" for place, node in enumerate(outputs) if node is not None]
+        source = _function("look", arguments, [*self.views, f"return [{', '.join([*arguments, *views])}]"])
+        source += _function("run", [*arguments, *views, *results], self.lines)
         exec(compile(source, "<fanin program>", "exec"), self.bound)  # written above, from operations and numbers
-        return self.bound["run"], source
+        return self.bound["look"], self.bound["run"], source
 
     # --- one node --------------------------------------------------------------------------------------------
 
@@ -87,6 +89,9 @@ class Emitter:
             self._write(node, [self.names[node]])
         elif changed(node):
             self._emit_change(node)
+        elif is_view(node) and not is_getitem(node) and self._is_of_inputs(node.args[0]):
+            self.names[node] = name = f"w{len(self.views)}"
+            self.views.append(f"{name} = {self._bind(node.target, _title(node))}({self._arguments(node)})")
         elif is_getitem(node) and self._is_known(node.args[0]):
             self.values[node] = self.values[node.args[0]][node.args[1]]  # type: ignore[index]
         else:
@@ -125,7 +130,7 @@ class Emitter:
             self.lines.append(f"{results[0]}.copy_({self._name(node.args[0])})")
             return
         given = ", ".join(f"{key}={name}" for key, name in zip(call.names, results, strict=True))
-        arguments = self._arguments(node)
+        arguments = self._arguments(node, list(range(node.args[0].meta["val"].dim())) if call.reduces_all else None)
         self.lines.append(f"{self._bind(call.function, _title(node))}({arguments}{', ' if arguments else ''}{given})")
 
     def _emit_change(self, node: fx.Node) -> None:
@@ -141,6 +146,10 @@ class Emitter:
             self.names[node] = self.names[targets[0]]
 
     # --- names and values ------------------------------------------------------------------------------------
+
+    def _is_of_inputs(self, node: Any) -> bool:
+        """An input, or a view of one."""
+        return isinstance(node, fx.Node) and self.names.get(node, "")[:1] in ("x", "w")
 
     def _is_known(self, node: Any) -> bool:
         return isinstance(node, fx.Node) and node in self.values
@@ -165,8 +174,8 @@ class Emitter:
         self.bound[name] = value
         return name
 
-    def _arguments(self, node: fx.Node) -> str:
-        parts = [self._text(value) for value in node.args]
+    def _arguments(self, node: fx.Node, further: Any = None) -> str:
+        parts = [self._text(value) for value in (*node.args, *([] if further is None else [further]))]
         parts += [f"{name}={self._text(value)}" for name, value in node.kwargs.items()]
         return ", ".join(parts)
 
@@ -185,6 +194,11 @@ class Emitter:
 
     def _bind_list(self, tensors: list[Tensor]) -> str:
         return self._bind(tensors, f"list_{len(self.bound)}")
+
+
+def _function(name: str, arguments: list[str], lines: list[str]) -> str:
+    body = "\n    ".join(lines or ["pass"])
+    return f"def {name}({', '.join(arguments)}):\n    {body}\n\n"
 
 
 def _title(node: fx.Node) -> str:

@@ -44,7 +44,7 @@ class Program:
         self.traced: Traced = traced
         self.plan = plan_memory(traced.graph)
         emitter = Emitter(traced, self.plan)
-        self._run, self.source = emitter.function()
+        self._look, self._run, self.source = emitter.functions()
         self._arena = emitter.arena
         self._lock = threading.Lock()
         values = [None if node is None else node.meta["val"] for node in traced.outputs]
@@ -72,7 +72,17 @@ class Program:
     def run_into(self, inputs: Sequence[Tensor], results: Sequence[Tensor]) -> None:
         """Run, and write the results into these tensors."""
         with self._lock, _InferenceMode(True):
-            self._run(*inputs, *results)
+            self._run(*self._look(*inputs), *results)
+
+    def look(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The inputs and the views of them that the program needs, for `run_on`: once for inputs that are filled anew."""
+        with _InferenceMode(True):
+            return self._look(*inputs)
+
+    def run_on(self, looked: list[Tensor], results: Sequence[Tensor]) -> None:
+        """As `run_into`, on what `look` gave."""
+        with self._lock, _InferenceMode(True):
+            self._run(*looked, *results)
 
     def stats(self) -> list[tuple[str, Count]]:
         """Operations, FLOPs, bytes moved and peak bytes of intermediate results: as traced, and after each pass."""

@@ -14,6 +14,7 @@ from fanin import losses, optimizers
 from fanin.layers.convert import as_tensor
 from fanin.layers.ledger import run_updates
 from fanin.training.data import Batch
+from fanin.training.denormals import flush_denormals
 from fanin.training.eager import train_eagerly
 from fanin.training.engine import Engine
 from fanin.training.step import Step
@@ -50,7 +51,8 @@ class CompiledStep:
             if any(is_lazy(parameter) for parameter in module.parameters()):
                 with torch.no_grad():
                     module(batch.x)  # makes the weights
-            return self._run(batch)
+            with flush_denormals():
+                return self._run(batch)
         finally:
             if not was_training:
                 module.eval()

@@ -38,15 +38,37 @@ class Arrays:
     weight: Any
     rows: int
 
-    def batches(self, batch_size: int, shuffle: bool = False) -> Iterator[Batch]:
-        """All rows once, the last batch shorter where they do not divide."""
+    def batches(self, batch_size: int, shuffle: bool = False, reuse: bool = False) -> Iterator[Batch]:
+        """All rows once, the last batch shorter where they do not divide.
+
+        Args:
+            batch_size: rows in a batch.
+            shuffle: whether the rows come in a new order.
+            reuse: whether shuffled batches of one size are the same tensors, filled anew: for readers that keep none.
+        """
+        if not shuffle:
+            for start in range(0, self.rows, batch_size):
+                yield self._batch(_narrow(start, min(batch_size, self.rows - start)), batch_size, start)
+            return
         device = next(leaf.device for leaf in leaves(self.x))
-        order = torch.randperm(self.rows).to(device) if shuffle else None
-        for start in range(0, self.rows, batch_size):
-            size = min(batch_size, self.rows - start)
-            take = _narrow(start, size) if order is None else _select(order[start : start + size])
-            x, y, weight = (_mapped(take, part) for part in (self.x, self.y, self.weight))
-            yield Batch(x, y, weight, size)
+        order = torch.randperm(self.rows).to(device)
+        full, rest = divmod(self.rows, batch_size)
+        batch: Batch | None = None
+        for index in order[: full * batch_size].view(full, batch_size).unbind(0):
+            if batch is None or not reuse:
+                batch = self._batch(_select(index), batch_size, 0)
+                targets = [leaf for leaf in leaves(tuple(batch[:3])) if leaf is not None]
+                sources = [leaf for leaf in leaves((self.x, self.y, self.weight)) if leaf is not None]
+            else:
+                for source, target in zip(sources, targets, strict=True):
+                    torch.index_select(source, 0, index, out=target)
+            yield batch
+        if rest:
+            yield self._batch(_select(order[full * batch_size :]), batch_size, full * batch_size)
+
+    def _batch(self, take: Callable[[torch.Tensor], torch.Tensor], batch_size: int, start: int) -> Batch:
+        x, y, weight = (_mapped(take, part) for part in (self.x, self.y, self.weight))
+        return Batch(x, y, weight, min(batch_size, self.rows - start))
 
     def split(self, fraction: float) -> tuple[Arrays, Arrays]:
         """The first rows, and the last `fraction` of them, as Keras splits."""

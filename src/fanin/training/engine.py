@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from fanin import constraints
 from fanin.errors import NotTraceable
+from fanin.graph.tree import leaves
 from fanin.layers.ledger import run_updates
 from fanin.program import Program
 from fanin.training.data import Batch
@@ -35,9 +36,9 @@ class Whole(nn.Module):
         self.objective = step.objective
         self.__dict__["step"], self.__dict__["updater"] = step, updater
 
-    def forward(self, run: Callable[[nn.Module], Any]) -> Any:
-        """Whatever `run` does with the model."""
-        return run(self.objective.model)
+    def forward(self, run: Callable[[], list[Any]]) -> list[Any]:
+        """Whatever `run` does, while the tensors are swapped."""
+        return run()
 
 
 class Notes:
@@ -79,6 +80,10 @@ class Engine:
         self._watch: Watch | None = None
         self._warned = False
         self._reason: str | None = None
+        self._last_batch: Batch | None = None
+        self._last_kind: Hashable = None
+        self._last_found: tuple[Program, Notes] | None = None
+        self._last_inputs: list[Tensor] = []
 
     def __reduce__(self) -> Any:
         return _nothing, ()  # a copy of a model compiles its own
@@ -92,6 +97,7 @@ class Engine:
             self._arrange()
             self._watch = Watch(self.model)
         self._modes = self._watch.modes()
+        self._last_batch = None
 
     def _arrange(self) -> None:
         self._is_ready = not any(is_lazy(one) for one in (*self.model.parameters(), *self.model.buffers()))
@@ -123,44 +129,44 @@ class Engine:
     def _run(self, program: Program, notes: Notes, batch: Batch) -> Outcome | None:
         results = program.new_results()
         try:
-            program.run_into(_leaves(batch), results)
+            program.run_on(self._last_inputs, results)
         except IndexError:  # a label or an index out of range: the eager step says which
             return None
         loss = results.pop(0) if self.wants_loss else None
         return Outcome(loss, pytree.tree_unflatten(results, notes.outputs) if self.wants_outputs else None)
 
     def _program(
-        self, kind: tuple[Any, ...], batch: Batch, body: Callable[..., list[Any]]
+        self, kind: Hashable, batch: Batch, body: Callable[..., list[Any]]
     ) -> tuple[Program, Notes] | None:
-        tensors, structure = pytree.tree_flatten(tuple(batch[:3]))
-        key = (
-            kind, structure, tuple(_signature(one) for one in tensors), self._modes,
-            torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu"),
-        )  # fmt: skip
+        if batch is self._last_batch and kind == self._last_kind:
+            return self._last_found  # the same tensors, filled anew
+        key = kind, _signature(batch.x), _signature(batch.y), _signature(batch.weight), self._modes, _autocast()
         if key in self._programs:
             self._programs.move_to_end(key)
-            return self._programs[key]
-        found = self._compile(body, batch, structure)
-        self._programs[key] = found
-        if len(self._programs) > _MOST_PROGRAMS:
-            self._programs.popitem(last=False)
-        return found
+        else:
+            self._programs[key] = self._compile(body, batch)
+            if len(self._programs) > _MOST_PROGRAMS:
+                self._programs.popitem(last=False)
+        self._last_batch, self._last_kind, self._last_found = batch, kind, self._programs[key]
+        if self._last_found is not None:
+            self._last_inputs = self._last_found[0].look(_leaves(batch))
+        return self._last_found
 
-    def _compile(self, body: Callable[..., list[Any]], batch: Batch, structure: Any) -> tuple[Program, Notes] | None:
-        inputs = _leaves(batch)
+    def _compile(self, body: Callable[..., list[Any]], batch: Batch) -> tuple[Program, Notes] | None:
+        tensors, structure = pytree.tree_flatten(tuple(batch[:3]))
+        inputs = [one for one in tensors if one is not None]
         static = self._static()
         notes = Notes()
 
         def function(*given: Tensor) -> list[Any]:
             stands_for = {id(real): fake for real, fake in zip(static, given, strict=False)}
-            leaves = list(given[len(static) :])
-            parts = pytree.tree_unflatten(_filled(pytree.tree_flatten(tuple(batch[:3]))[0], leaves), structure)
+            parts = pytree.tree_unflatten(_filled(tensors, given[len(static) :]), structure)
             swapped = {
                 f"objective.model.{name}": stands_for[id(tensor)]
                 for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers())
             }
-            run = lambda model: body(stands_for, Batch(*parts, batch.size), notes)  # noqa: E731
-            return functional_call(self._whole, swapped, (run,))
+            traced_batch = Batch(parts[0], parts[1], parts[2], batch.size)
+            return functional_call(self._whole, swapped, (lambda: body(stands_for, traced_batch, notes),))
 
         before = Watch(self.model)
         try:
@@ -248,7 +254,7 @@ def _nothing() -> None:
 
 
 def _leaves(batch: Batch) -> list[Tensor]:
-    return [one for one in pytree.tree_leaves(tuple(batch[:3])) if one is not None]
+    return [one for one in leaves(tuple(batch[:3])) if one is not None]
 
 
 def _filled(template: Sequence[Any], tensors: Sequence[Tensor]) -> list[Any]:
@@ -257,8 +263,17 @@ def _filled(template: Sequence[Any], tensors: Sequence[Tensor]) -> list[Any]:
     return [None if one is None else next(source) for one in template]
 
 
-def _signature(one: Any) -> Any:
-    return None if one is None else (one.shape, one.dtype, one.device, one.stride())
+def _signature(part: Any) -> Hashable:
+    """What a program depends on in inputs, targets or weights: structure, shapes, dtypes, devices, strides."""
+    if isinstance(part, Tensor):
+        return part.shape, part.stride(), part.dtype, part.device
+    if isinstance(part, Mapping):
+        return tuple((name, _signature(item)) for name, item in part.items())
+    return (type(part), *map(_signature, part)) if isinstance(part, (list, tuple)) else None
+
+
+def _autocast() -> Hashable:
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu")
 
 
 def reason_for(error: Exception) -> str:

@@ -17,6 +17,7 @@ from fanin.layers.variables import to_numpy
 from fanin.training.compiled import Compiled
 from fanin.training import predicting
 from fanin.training.data import Arrays, Batch, Reader, Stream
+from fanin.training.denormals import flush_denormals
 from fanin.training.prediction import Prediction
 from fanin.training.progress import Progress
 from fanin.training.trainer import Trainer, overrides
@@ -53,14 +54,15 @@ def fit(
     model.stop_training = False
     model.history = history
     batches = _endless(data, size, shuffle) if steps_per_epoch is not None else None
+    reuse = not overrides(model, "train_step")
     logs: Logs = {}
     try:
         hooks.call("on_train_begin", {})
         for epoch in range(initial_epoch, epochs):
             hooks.call("on_epoch_begin", epoch, {})
             progress.begin(f"Epoch {epoch + 1}/{epochs}", steps)
-            source = _batches(data, size, shuffle) if batches is None else islice(batches, steps)
-            with _train_mode(model):
+            source = _batches(data, size, shuffle, reuse=reuse) if batches is None else islice(batches, steps)
+            with _train_mode(model), flush_denormals():
                 logs = _train_epoch(trainer, source, hooks, progress)
             if held_out is not None and (epoch + 1) % validation_freq == 0:
                 found = _run_test(trainer, _batches(held_out, held_size, False, validation_steps), hooks, None)
@@ -79,11 +81,15 @@ def fit(
 
 def _train_epoch(trainer: Trainer, source: Iterator[Batch], hooks: CallbackList, progress: Progress) -> Logs:
     trainer.begin_pass()
+    begins, ends = hooks.wants("on_train_batch_begin"), hooks.wants("on_train_batch_end")
     for number, batch in enumerate(source):
-        hooks.call("on_train_batch_begin", number, {})
+        if begins:
+            hooks.call("on_train_batch_begin", number, {})
+            trainer.look()
         trainer.train(batch)
-        if hooks.wants("on_train_batch_end"):
+        if ends:
             hooks.call("on_train_batch_end", number, trainer.logs())
+            trainer.look()
         progress.advance(trainer.logs)
         if trainer.model.stop_training:
             break
@@ -171,7 +177,7 @@ def train_on_batch(model: Any, compiled: Compiled, x: Any, y: Any, sample_weight
     data = _reader(model, class_weight).arrays(x, y, sample_weight)
     trainer = _ready(model, compiled, data, "y")
     trainer.begin_pass()
-    with _train_mode(model):
+    with _train_mode(model), flush_denormals():
         for batch in data.batches(_one_batch(data)):
             trainer.train(batch)
     return trainer.logs()
@@ -255,8 +261,10 @@ def _check_targets(compiled: Compiled, data: Arrays | Stream, name: str) -> None
         data.check(data.peek(), "batch 0")
 
 
-def _batches(data: Arrays | Stream, batch_size: int, shuffle: bool, steps: int | None = None) -> Iterator[Batch]:
-    source = data.batches(batch_size, shuffle) if isinstance(data, Arrays) else data.batches()
+def _batches(
+    data: Arrays | Stream, batch_size: int, shuffle: bool, steps: int | None = None, reuse: bool = False
+) -> Iterator[Batch]:
+    source = data.batches(batch_size, shuffle, reuse) if isinstance(data, Arrays) else data.batches()
     return source if steps is None else islice(source, steps)
 
 

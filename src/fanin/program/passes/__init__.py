@@ -10,6 +10,7 @@ from fanin.program.passes.biases import sum_rows_by_product
 from fanin.program.passes.common import share_equal_results
 from fanin.program.passes.constants import mark_constants
 from fanin.program.passes.copies import drop_copies
+from fanin.program.passes.cross_entropy import simplify_cross_entropy
 from fanin.program.passes.fusion import fuse_activations
 from fanin.program.passes.unread import drop_unread
 from fanin.program.passes.views import drop_views
@@ -20,6 +21,7 @@ PASSES: tuple[Pass, ...] = (
     drop_views,
     drop_copies,
     share_equal_results,
+    simplify_cross_entropy,
     drop_unread,
     mark_constants,
     sum_rows_by_product,

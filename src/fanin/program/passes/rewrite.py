@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, fx
 
 
@@ -18,3 +20,8 @@ def same_layout(first: fx.Node, second: fx.Node) -> bool:
     """Whether two values have the same shape, dtype and strides."""
     one, two = first.meta["val"], second.meta["val"]
     return (one.shape, one.dtype, one.stride()) == (two.shape, two.dtype, two.stride())
+
+
+def declare(node: fx.Node, value: Any) -> None:
+    """Say what a new node gives: a fake tensor with its shape, dtype and strides."""
+    node.meta["val"] = value

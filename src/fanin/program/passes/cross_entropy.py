@@ -1,0 +1,101 @@
+"""Cross-entropy of logits and labels: the loss in one operation, its gradient without a matrix of picked numbers.
+
+::
+
+    mean(nll_loss(lp, y, "none"))                      ->  nll_loss(lp, y, "mean")
+    log_softmax_backward(nll_loss_backward(c, lp, y))  ->  c (exp(lp) - one_hot(y))       lp = log_softmax(logits)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from fanin.program.effects import aten, is_getitem
+from fanin.program.passes.rewrite import declare
+
+_NO_LABEL = -(1 << 62)  # an `ignore_index` that no label is
+
+
+def simplify_cross_entropy(graph: fx.Graph) -> None:
+    """Where every row counts the same: no class weights, no sample weights, no ignored label."""
+    for node in list(graph.nodes):
+        if node.target == aten._log_softmax_backward_data.default:
+            _simplify_gradient(graph, node)
+    for node in list(graph.nodes):
+        if node.target == aten.mean.default and not node.kwargs:
+            _simplify_loss(graph, node)
+
+
+def _simplify_loss(graph: fx.Graph, mean: fx.Node) -> None:
+    losses = mean.args[0]
+    if not isinstance(losses, fx.Node) or not is_getitem(losses) or losses.args[1] != 0 or len(losses.users) > 1:
+        return
+    forward = losses.args[0]
+    if not isinstance(forward, fx.Node) or forward.target != aten.nll_loss_forward.default or not _is_plain(forward.args[2:]):
+        return
+    if any(user.users for user in forward.users if user is not losses):
+        return  # a gradient that was not simplified needs its second result
+    with graph.inserting_before(forward):
+        loss = graph.call_function(aten.nll_loss.default, (*forward.args[:2], None, 1, forward.args[4]))
+    declare(loss, mean.meta["val"])
+    mean.replace_all_uses_with(loss)
+    graph.erase_node(mean)
+
+
+def _simplify_gradient(graph: fx.Graph, node: fx.Node) -> None:
+    picked, outputs, axis = node.args[:3]
+    if not isinstance(picked, fx.Node) or picked.target != aten.nll_loss_backward.default or len(picked.users) > 1:
+        return
+    scale, source, labels = picked.args[:3]
+    value = node.meta["val"]
+    fits = source is outputs and value.dim() == 2 and axis in (1, -1) and value.dtype in (torch.float32, torch.float64)
+    if not fits or not _is_plain(picked.args[3:6]) or labels.meta["val"].dtype != torch.int64:  # type: ignore[union-attr]
+        return
+    number = _same_everywhere(scale)
+    if number is None:
+        return
+    rows = value.shape[0]
+    with graph.inserting_before(node):
+        likely = graph.call_function(aten.exp.default, (outputs,))
+        column = graph.call_function(aten.unsqueeze.default, (labels, 1))
+        ones = graph.call_function(aten.full.default, ([rows, 1], -1.0), {"dtype": value.dtype, "device": value.device})
+        wrong = graph.call_function(aten.scatter_add_.default, (likely, 1, column, ones))
+        gradient = graph.call_function(aten.mul.Tensor, (wrong, number))
+    with value.fake_mode:
+        declare(likely, torch.empty_like(value))
+        declare(column, labels.meta["val"].unsqueeze(1))  # type: ignore[union-attr]
+        declare(ones, torch.empty(rows, 1, dtype=value.dtype, device=value.device))
+    declare(wrong, likely.meta["val"])
+    declare(gradient, value)
+    node.replace_all_uses_with(gradient)
+    graph.erase_node(node)
+    graph.erase_node(picked)
+
+
+def _is_plain(weight_reduction_ignored: tuple[Any, ...]) -> bool:
+    """No class weights, a value for each row, and no label that is ignored."""
+    weight, reduction, ignored = weight_reduction_ignored[:3]
+    return weight is None and reduction == 0 and ignored <= _NO_LABEL
+
+
+def _same_everywhere(node: Any) -> float | None:
+    """The one number that fills a value, if it depends on nothing but numbers."""
+    if not isinstance(node, fx.Node) or node.op != "call_function":
+        return None
+    filled = {aten.ones_like.default: 1.0, aten.zeros_like.default: 0.0}
+    if node.target in filled:
+        return filled[node.target]
+    if node.target == aten.full.default:
+        return float(node.args[1])  # type: ignore[arg-type]
+    if node.target in (aten.expand.default, aten.view.default):
+        return _same_everywhere(node.args[0])
+    number = _same_everywhere(node.args[0]) if node.args else None
+    if number is None or len(node.args) != 2 or isinstance(node.args[1], fx.Node):
+        return None
+    exact: Tensor = torch.tensor(number, dtype=node.meta["val"].dtype)
+    if node.target in (aten.div.Scalar, aten.div.Tensor):
+        return float(exact / node.args[1])  # type: ignore[operator]
+    return float(exact * node.args[1]) if node.target in (aten.mul.Scalar, aten.mul.Tensor) else None  # type: ignore[operator]

@@ -1,7 +1,8 @@
 """`adapter_config.json`: the numbers of an adapter, and which layers have it, as PEFT 0.21.2 writes them.
 
-Layers that differ from the rest are named by patterns, regular expressions. Only simple ones are evaluated: names, dots,
-`.*`, `.+`, `\\d`, `^` and `$`; others could be made to take for ever. No path in the file is opened, no name imported.
+Layers that differ from the rest are named by patterns, regular expressions. Only simple ones are evaluated, of names,
+dots, `.*`, `.+`, `\\d`, `^` and `$`, within a number of steps: others could be made to take for ever. No path in the
+file is opened, no name imported.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fanin.errors import MismatchError, TooLargeError
@@ -19,18 +21,20 @@ from fanin.formats.faults import Faults
 from fanin.initializers.base import finite_number
 
 # Keys that say nothing about what the adapter computes on a model that is there.
-_TOLD = frozenset(
-    "auto_mapping base_model_name_or_path corda_config eva_config exclude_modules fan_in_fan_out inference_mode "
-    "layers_pattern layers_to_transform lora_ga_config megatron_core peft_version qalora_group_size revision "
-    "runtime_config task_type".split()
-)
-_READ = frozenset(
-    "alpha_pattern bias init_lora_weights lora_alpha lora_dropout peft_type r rank_pattern target_modules "
-    "use_rslora".split()
-)
+_TOLD = frozenset([
+    "auto_mapping", "base_model_name_or_path", "corda_config", "eva_config", "exclude_modules", "fan_in_fan_out",
+    "inference_mode", "layers_pattern", "layers_to_transform", "lora_ga_config", "megatron_core", "peft_version",
+    "qalora_group_size", "revision", "runtime_config", "task_type",
+])  # fmt: skip
+_READ = frozenset([
+    "alpha_pattern", "bias", "init_lora_weights", "lora_alpha", "lora_dropout", "peft_type", "r", "rank_pattern",
+    "target_modules", "use_rslora",
+])  # fmt: skip
 _HARMLESS_STARTS = (True, False, "gaussian", "eva", "orthogonal")  # other first values change the model's own weights
-_PATTERN = re.compile(r"\^?(?:[\w-]|\\[.\-]|\.[*+]?|\\d[*+]?)*\$?", re.ASCII)
-_PATTERN_LENGTH, _REPETITIONS, _MATCHES = 1_000, 2, 2_000_000
+_TOKEN = r"[^\\.*+?()\[\]{}|^$]|\\\W|\.[*+]?|\\d[*+]?"  # a character, an escaped one, ".", ".*", r"\d", ...
+_PATTERN = re.compile(rf"\^?(?:{_TOKEN})*+\$?", re.DOTALL)
+_REPEATED = frozenset((".*", ".+", r"\d*", r"\d+"))
+_STEPS = 100_000_000  # of matching, about a second
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,20 @@ class Config:
 
     @classmethod
     def of(
-        cls, ranks: Mapping[str, int], alphas: Mapping[str, float], dropout: float, rslora: bool, others: list[str]
+        cls,
+        ranks: Mapping[str, int],
+        alphas: Mapping[str, float],
+        dropout: float,
+        rslora: bool,
+        others: Collection[str],
     ) -> Config:
         """What says these ranks and alphas, path -> number; `others` are the paths of the model's other modules."""
-        rank, alpha = (Counter(numbers.values()).most_common(1)[0][0] for numbers in (ranks, alphas))
+        rank, alpha = Counter(ranks.values()).most_common(1)[0][0], Counter(alphas.values()).most_common(1)[0][0]
         names: tuple[str, ...] | str = tuple(ranks)
         if any(other.endswith(f".{path}") for path in ranks for other in others):
             names = f"^({'|'.join(map(re.escape, ranks))})$"  # a path, as the end of another, would mean that one too
         return cls(
-            int(rank),
+            rank,
             alpha,
             {f"^{re.escape(path)}": each for path, each in ranks.items() if each != rank},
             {f"^{re.escape(path)}": each for path, each in alphas.items() if each != alpha},
@@ -103,7 +112,7 @@ class Config:
 
     @classmethod
     def from_json(cls, data: bytes) -> Config:
-        """The content of a file. Raises a FormatError for anything that fanin does not compute, or not read."""
+        """The content of a file. Raises a FormatError for what is no such file, and for what fanin does not compute."""
         found = limits.parse_json(data)
         if not isinstance(found, dict):
             raise MismatchError(f"expected an object with the options of LoRA, found {str(found)[:60]}.")
@@ -115,37 +124,25 @@ class Config:
             for key, value in found.items()
             if key not in _READ and key not in _TOLD and value
         ]
-        if found.get("bias", "none") != "none":
-            faults.found.append(f"bias is {_shown(found['bias'])}; only 'none' is read")
-        start = found.get("init_lora_weights", True)
-        if not isinstance(start, (bool, str)) or (str(start).lower() if isinstance(start, str) else start) not in (
-            _HARMLESS_STARTS
-        ):
-            faults.found.append(f"init_lora_weights is {_shown(start)}: the base weights were changed for it, too")
+        for key, most in (("bias", ("none",)), ("init_lora_weights", _HARMLESS_STARTS)):
+            if key in found and found[key] not in most:
+                faults.found.append(f"{key} is {_shown(found[key])}; only {', '.join(map(repr, most))} can be read")
         values: dict[str, Any] = {}
-        for name, key, read in (
-            ("rank", "r", _rank),
-            ("alpha", "lora_alpha", _alpha),
-            ("ranks", "rank_pattern", lambda value: _patterns(value, _rank)),
-            ("alphas", "alpha_pattern", lambda value: _patterns(value, _alpha)),
-            ("targets", "target_modules", _targets),
-            ("dropout", "lora_dropout", _dropout),
-            ("rslora", "use_rslora", _flag),
-        ):
+        for name, (key, default, read) in _FIELDS.items():
             try:
-                values[name] = read(found.get(key, _DEFAULTS[key]))
+                values[name] = read(found.get(key, default))
             except (TypeError, ValueError) as error:
                 faults.found.append(f"{key}: {error}".removesuffix("."))
         faults.check()
         exceptions = ("exclude_modules", "layers_to_transform", "layers_pattern")
         return cls(**values, whole=not any(found.get(key) for key in exceptions))
 
-    def numbers(self, paths: list[str]) -> dict[str, tuple[int, float]]:
-        """Path -> its R and alpha, as PEFT finds them: a pattern fits a path or, at a dot, its end."""
-        if (len(self.ranks) + len(self.alphas)) * len(paths) > _MATCHES:
-            raise TooLargeError(f"{len(self.ranks) + len(self.alphas)} patterns for {len(paths)} layers.")
-        ranks = [(re.compile(rf"(.*\.)?({pattern})$"), rank) for pattern, rank in self.ranks.items()]
-        alphas = [(re.compile(rf"(.*\.)?({pattern})$"), alpha) for pattern, alpha in self.alphas.items()]
+    def numbers(self, paths: Collection[str]) -> dict[str, tuple[int, float]]:
+        """Path -> its R and alpha, as PEFT finds them: a pattern fits a path or, after a dot, its end."""
+        steps = sum(_steps(pattern, paths) for pattern in (*self.ranks, *self.alphas))
+        if steps > _STEPS:
+            raise TooLargeError(f"the patterns of ranks and alphas take {steps} steps to match, at most {_STEPS}.")
+        ranks, alphas = _compiled(self.ranks), _compiled(self.alphas)
         return {
             path: (
                 next((rank for pattern, rank in ranks if pattern.match(path)), self.rank),
@@ -154,7 +151,7 @@ class Config:
             for path in paths
         }
 
-    def targeted(self, paths: list[str]) -> list[str]:
+    def targeted(self, paths: Iterable[str]) -> list[str]:
         """Those of the paths that must have the adapter; [] if the file says it in a way that is not evaluated."""
         if isinstance(self.targets, str) or not self.whole:
             return []
@@ -162,20 +159,11 @@ class Config:
         return [path for path in paths if not names.isdisjoint(_ends(path))]
 
 
-# PEFT's own, for keys that a file leaves out.
-_DEFAULTS: dict[str, Any] = {
-    "r": 8,
-    "lora_alpha": 8,
-    "rank_pattern": {},
-    "alpha_pattern": {},
-    "target_modules": None,
-    "lora_dropout": 0.0,
-    "use_rslora": False,
-}
+# --- values -----------------------------------------------------------------------------------------------------------
 
 
 def _ends(path: str) -> list[str]:
-    """"a.b.c" -> ["a.b.c", "b.c", "c"]."""
+    """A path and all ends of it: "a.b.c", "b.c", "c"."""
     parts = path.split(".")
     return [".".join(parts[start:]) for start in range(len(parts))]
 
@@ -196,11 +184,11 @@ def _rank(value: Any) -> int:
 
 
 def _alpha(value: Any) -> float:
-    return finite_number(value, "alpha")
+    return float(finite_number(value, "alpha"))
 
 
 def _dropout(value: Any) -> float:
-    fraction = finite_number(value, "the fraction")
+    fraction = float(finite_number(value, "the fraction"))
     if not 0 <= fraction < 1:
         raise ValueError(f"expected a number from 0 to below 1, found {_shown(value)}.")
     return fraction
@@ -220,15 +208,43 @@ def _targets(value: Any) -> tuple[str, ...] | str:
     raise ValueError(f"expected names of layers, found {_shown(value)}.")
 
 
-def _patterns(value: Any, read: Any) -> dict[str, Any]:
+def _patterns(value: Any, read: Callable[[Any], Any]) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise ValueError(f"expected pattern -> number, found {_shown(value)}.")
     for pattern in value:
-        too_much = len(pattern) > _PATTERN_LENGTH or len(re.findall(r"[*+]", pattern)) > _REPETITIONS
-        if too_much or not _PATTERN.fullmatch(pattern):
+        if not _PATTERN.fullmatch(pattern):
             raise ValueError(
-                f"the pattern {_shown(pattern)} is not evaluated; write names, with '.', '.*', '\\d', '^' and '$' at most."
+                rf"the pattern {_shown(pattern)} is not evaluated: it has more than names, '.', '.*', '\d'."
             )
     return {pattern: read(number) for pattern, number in value.items()}
+
+
+# Attribute -> key, what a file that leaves it out means, and how a value is read.
+_FIELDS: dict[str, tuple[str, Any, Callable[[Any], Any]]] = {
+    "rank": ("r", 8, _rank),
+    "alpha": ("lora_alpha", 8, _alpha),
+    "ranks": ("rank_pattern", {}, partial(_patterns, read=_rank)),
+    "alphas": ("alpha_pattern", {}, partial(_patterns, read=_alpha)),
+    "targets": ("target_modules", None, _targets),
+    "dropout": ("lora_dropout", 0.0, _dropout),
+    "rslora": ("use_rslora", False, _flag),
+}
+
+
+# --- patterns ---------------------------------------------------------------------------------------------------------
+
+
+def _steps(pattern: str, paths: Collection[str]) -> int:
+    """A bound of what compiling a pattern and matching it with all paths takes: each repetition tries every end."""
+    repetitions = sum(token[0] in _REPEATED for token in re.finditer(_TOKEN, pattern, re.DOTALL))
+    if repetitions > 8:
+        return _STEPS + 1
+    powers: list[int] = [(len(path) + 1) ** (1 + repetitions) for path in paths]
+    return 10_000 + 1_000 * len(pattern) + sum(powers)
+
+
+def _compiled(patterns: Mapping[str, Any]) -> list[tuple[re.Pattern[str], Any]]:
+    """PEFT's `get_pattern_key`."""
+    return [(re.compile(rf"(.*\.)?({pattern})$"), number) for pattern, number in patterns.items()]

@@ -1,6 +1,7 @@
 """Low-rank adapters (LoRA) over any kernel: output = base(inputs) + scale (inputs @ A) @ B.
 
-The layer keeps the base's tensors and one pair A (I, R), B (R, U) for each adapter; at most one adapter acts at a time.
+The layer keeps the base's tensors and one pair A (I, R), B (R, U) for each adapter; at most one adapter acts at a time,
+or, inside `fanin.adapters.rows`, one in each row.
 Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685; rank-stabilized scale: Kalajdzievski 2023,
 https://arxiv.org/abs/2312.03732
 """
@@ -20,6 +21,8 @@ from torch.nn import functional
 
 from fanin.initializers.base import finite_number
 from fanin.kernels.base import KernelScheme, Slot
+from fanin.kernels.mixed import lookup_by_rows, matmul_by_rows
+from fanin.kernels.rows import Blocks, rows_of
 
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 
@@ -134,6 +137,8 @@ class LowRank(KernelScheme):
 
     def matmul(self, inputs: torch.Tensor, tensors: Any, bias: torch.Tensor | None) -> torch.Tensor:
         """The base's product, plus scale (inputs @ A) @ B; A and B in the dtype of the inputs, never the other way."""
+        if Blocks.count and (rows := rows_of(tensors)) is not None:
+            return matmul_by_rows(self, inputs, tensors, bias, rows)
         acting, names = self._acting, self._names
         if acting is None:
             return self.base.matmul(inputs, tensors, bias)
@@ -148,6 +153,8 @@ class LowRank(KernelScheme):
 
     def lookup(self, indices: torch.Tensor, tensors: Any) -> torch.Tensor:
         """The base's rows, plus scale times rows of A @ B: only the rows of A that are asked for meet B."""
+        if Blocks.count and (rows := rows_of(tensors)) is not None:
+            return lookup_by_rows(self, indices, tensors, rows)
         outputs = self.base.lookup(indices, tensors)
         acting, names = self._acting, self._names
         if acting is None:

@@ -239,12 +239,12 @@ class Dense(LowRankLayer):
 class InCompute:
     """A layer's tensors as a mixed policy computes with them: floats in the dtype of the input."""
 
-    __slots__ = ("dtype", "layer")
+    __slots__ = ("dtype", "holder")
 
     def __init__(self, layer: Layer, dtype: torch.dtype):
-        self.layer = layer
+        self.holder = layer
         self.dtype = dtype
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self.layer, name)
+        value = getattr(self.holder, name)
         return value.to(self.dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fanin.adapters.rows import rows
 from fanin.graph.infer import Spec
 from fanin.graph.node import FunctionCall, input_symbol, record
 from fanin.graph.symbolic import SymbolicTensor, is_symbolic, symbols_in
@@ -60,13 +61,20 @@ class Running(Layer):
     # --- calling ---------------------------------------------------------------------------------------------
 
     def forward(self, inputs: Any = None, /, *args: Any, **kwargs: Any) -> Any:
-        """One call; straight to the code of the graph where there is nothing else to do."""
+        """One call; straight to the code of the graph where there is nothing else to do.
+
+        `adapter=["ann", None, "bob"]` says which adapter acts in each row, as `fanin.adapters.rows` does.
+        """
         direct = self._direct
         if (
             direct is not None and type(inputs) is torch.Tensor and not args and not kwargs
             and inputs.dtype is direct[0] and inputs.shape[1:] == direct[1] and Noted.count == direct[2]
         ):  # fmt: skip
             return self._run(inputs)  # type: ignore[misc]
+        if "adapter" in kwargs and "adapter" not in self._call_arguments:
+            names = kwargs.pop("adapter")
+            with contextlib.nullcontext() if names is None else rows(self, names):
+                return self.forward(inputs, *args, **kwargs)
         return super().forward(inputs, *args, **kwargs)
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:

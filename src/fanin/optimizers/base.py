@@ -1,8 +1,8 @@
 """Keras's face of an optimizer: its arguments, `apply`, and its config; its parts are in files of their own.
 
-`core.py` has the update itself, `rounds.py` what one call does, `rate.py` the learning rate, `accumulate.py` the count of
-calls, `ema.py` averages of weights, `per_weight.py` what is chosen for single weights, `state.py` the state out and in, `store.py` what
-is kept for each weight.
+`core.py` has the update itself, `rounds.py` what one call does, `rate.py` the learning rate, `accumulate.py` the count
+of calls, `ema.py` averages of weights, `per_weight.py` what is chosen for single weights, `state.py` the state out and
+in, `store.py` what is kept for each weight.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from torch import Tensor
 from fanin.optimizers.core import Slots
 from fanin.optimizers.ema import Ema, follow
 from fanin.optimizers.per_weight import PerWeight
-from fanin.optimizers.store import ByWeight
 
 
 class Round(NamedTuple):
@@ -40,6 +39,8 @@ class Round(NamedTuple):
 
 class Rounds(Ema, PerWeight):
     """The part of an optimizer that says what a call does, does it, and counts it."""
+
+    is_plain: bool
 
     def next_round(self, weights: Sequence[Tensor]) -> Round:
         """What the next call will do with these weights, with or without gradients."""

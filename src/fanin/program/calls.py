@@ -16,10 +16,29 @@ from fanin.program.effects import aten
 
 # Functions of torch with the arguments of the operation of the same name, and `out=`.
 _SHORT = frozenset(
-    "mm addmm bmm baddbmm mv addmv _addmm_activation _softmax _log_softmax _softmax_backward_data "
-    "_log_softmax_backward_data exp log log1p expm1 sqrt rsqrt tanh sigmoid neg abs sign reciprocal floor ceil erf sin "
-    "cos logical_not logical_and logical_or maximum minimum add sub mul div pow eq ne gt lt ge le where clamp clamp_min "
-    "clamp_max gather index_select sum mean amax amin argmax argmin cat addcmul addcdiv lerp logsumexp square".split()
+    {
+        *("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "_addmm_activation"),
+        *("_softmax", "_log_softmax", "_log_softmax_backward_data", "logsumexp"),
+        *(
+            "exp",
+            "expm1",
+            "log",
+            "log1p",
+            "sqrt",
+            "rsqrt",
+            "square",
+            "reciprocal",
+            "tanh",
+            "sigmoid",
+            "erf",
+            "sin",
+            "cos",
+        ),
+        *("neg", "abs", "sign", "floor", "ceil", "logical_not", "logical_and", "logical_or"),
+        *("add", "sub", "mul", "div", "pow", "maximum", "minimum", "eq", "ne", "gt", "lt", "ge", "le"),
+        *("where", "clamp", "clamp_min", "clamp_max", "addcmul", "addcdiv", "lerp"),
+        *("gather", "index_select", "cat", "sum", "mean", "amax", "amin", "argmax", "argmin"),
+    }
 )
 # Overloads of those that the short function does not take in the same form.
 _LONG = frozenset({"sum.default", "mean.default", "amax.out", "add.Scalar", "sub.Scalar", "_softmax.out"})
@@ -88,7 +107,7 @@ _COPYING: dict[Any, Call] = {
 _SPECIAL: dict[Any, Call] = {
     aten.sum.default: Call(torch.sum, ["out"], reduces_all=True),
     aten.mean.default: Call(torch.mean, ["out"], reduces_all=True),
-    aten.nll_loss.default: Call(torch._C._nn.nll_loss, ["out"]),
+    aten.nll_loss.default: Call(getattr(torch._C._nn, "nll_loss", aten.nll_loss.out), ["out"]),
 }
 EMPTIES = frozenset(
     {aten.empty.memory_format, aten.empty_like.default, aten.new_empty.default, aten.empty_strided.default}

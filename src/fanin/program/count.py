@@ -40,10 +40,14 @@ def count(traced: Traced) -> Count:
 
 
 def _computes(node: fx.Node) -> bool:
-    return node.op == "call_function" and not (is_view(node) or is_getitem(node) or node.meta.get("constant"))
+    lasts = node.meta.get("constant") or node.meta.get("prepared")
+    return node.op == "call_function" and not (is_view(node) or is_getitem(node) or lasts)
 
 
 def _flops(node: fx.Node) -> int:
+    if "linear_pointwise" in str(node.target):
+        x, turned = (one.meta["val"] for one in node.args[:2])  # type: ignore[union-attr]
+        return int(2 * x.shape[0] * x.shape[1] * turned.shape[0])
     target = aten.addmm.default if node.target == aten._addmm_activation.default else node.target
     formula = flop_registry.get(getattr(target, "overloadpacket", None))
     if formula is None:

@@ -26,7 +26,7 @@ def memories(node: fx.Node) -> list[Memory]:
     first = node.args[0] if node.args else None
     if is_getitem(node) and isinstance(first, fx.Node):
         held = memories(first)
-        return held if is_view(first) else [held[node.args[1]]]  # type: ignore[index, call-overload]
+        return held if is_view(first) else [held[node.args[1]]]  # type: ignore[index]
     if is_view(node) and isinstance(first, fx.Node):
         return memories(first)
     if node.op != "call_function":
@@ -46,7 +46,9 @@ def changed(node: fx.Node) -> list[fx.Node]:
         if argument.alias_info is None or not argument.alias_info.is_write:
             continue
         value = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)
-        found += [item for item in (value if isinstance(value, (list, tuple)) else [value]) if item is not None]
+        found += [
+            item for item in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(item, fx.Node)
+        ]
     return found
 
 

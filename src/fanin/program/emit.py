@@ -28,7 +28,13 @@ _IN_PLACE: dict[Any, Callable[..., Any]] = {
     aten.sigmoid.default: torch.sigmoid_,
 }
 # In-place operations that torch offers as functions: shorter than through the overload.
-_SHORT_IN_PLACE = {"add_": Tensor.add_, "mul_": Tensor.mul_, "sub_": Tensor.sub_, "copy_": Tensor.copy_, "scatter_add_": Tensor.scatter_add_}
+_SHORT_IN_PLACE = {
+    "add_": Tensor.add_,
+    "mul_": Tensor.mul_,
+    "sub_": Tensor.sub_,
+    "copy_": Tensor.copy_,
+    "scatter_add_": Tensor.scatter_add_,
+}
 
 
 class Emitter:
@@ -40,14 +46,19 @@ class Emitter:
         self.values: dict[fx.Node, Any] = {}  # what is known before the first run
         self.bound: dict[str, Any] = {"__builtins__": {}}
         self.lines: list[str] = []
+        self.preparing: list[str] = []  # lines that run once before many runs
         self.views: list[str] = []  # lines for views of the inputs, which hold as long as the inputs are the same
         self._results: dict[fx.Node, int] = {}
         with torch.inference_mode():
             device = next((v.device for v in traced.static.values()), torch.device("cpu"))
             self.arena = torch.empty(plan.size, dtype=torch.uint8, device=device)
 
-    def functions(self) -> tuple[Callable[..., list[Tensor]], Callable[..., None], str]:
-        """`look`, from inputs to inputs and views of them; `run`, of those and memory for the results; their source."""
+    def functions(self) -> tuple[dict[str, Any], str]:
+        """The functions of the program by name, and their source.
+
+        `look` goes from inputs to inputs and views of them, `run` takes these and memory for the results. `prepare`, if
+        there is one, computes what lasts for many runs.
+        """
         graph = self.traced.graph
         outputs = self.traced.outputs
         self._results = written_by_themselves(graph)
@@ -69,9 +80,10 @@ class Emitter:
         views = [f"w{place}" for place in range(len(self.views))]
         results = [f"r{place}" for place, node in enumerate(outputs) if node is not None]
         source = _function("look", arguments, [*self.views, f"return [{', '.join([*arguments, *views])}]"])
+        source += _function("prepare", [], self.preparing) if self.preparing else ""
         source += _function("run", [*arguments, *views, *results], self.lines)
         exec(compile(source, "<fanin program>", "exec"), self.bound)  # written above, from operations and numbers
-        return self.bound["look"], self.bound["run"], source
+        return self.bound, source
 
     # --- one node --------------------------------------------------------------------------------------------
 
@@ -81,7 +93,10 @@ class Emitter:
         elif node.op == "placeholder":
             pass
         elif node.meta.get("constant") or (is_view(node) and self._is_known(node.args[0])):
-            self.values[node] = node.target(*self._known(node.args), **self._known(node.kwargs))
+            operation: Any = node.target
+            self.values[node] = operation(*self._known(node.args), **self._known(node.kwargs))
+        elif node.meta.get("prepared"):
+            self._emit_prepared(node)
         elif node in self.plan.kept:
             self._emit_kept(node)
         elif node in self._results:
@@ -107,14 +122,16 @@ class Emitter:
         self.values[node] = tuple(found) if several else found[0]
         if node.target in EMPTIES:
             return
-        source = node.args[0] if node.args else None
+        source: Any = node.args[0] if node.args else None
         over = (
             node.target in _IN_PLACE
             and self._is_known(source)
             and self.values[source].data_ptr() == found[0].data_ptr()
         )
         if over:
-            self.lines.append(f"{self._bind(_IN_PLACE[node.target], _title(node) + '_')}({self._name(node)})")
+            self.lines.append(
+                f"{self._bind(_IN_PLACE[node.target], _title(node) + '_')}({self._name(node)}){_shapes(node)}"
+            )
             return
         names = (
             [self._bind(tensor, f"{node.name}_{i}") for i, tensor in enumerate(found)]
@@ -123,15 +140,23 @@ class Emitter:
         )
         self._write(node, names)
 
+    def _emit_prepared(self, node: fx.Node) -> None:
+        value = node.meta["val"]
+        self.values[node] = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
+        function = self._bind(node.target, _title(node))
+        self.preparing.append(f"{self._name(node)}.copy_({function}({self._arguments(node)})){_shapes(node)}")
+
     def _write(self, node: fx.Node, results: list[str]) -> None:
         call = writing_call(node)
         assert call is not None
         if call.names == [""]:
-            self.lines.append(f"{results[0]}.copy_({self._name(node.args[0])})")
+            self.lines.append(f"{results[0]}.copy_({self._name(node.args[0])}){_shapes(node)}")
             return
         given = ", ".join(f"{key}={name}" for key, name in zip(call.names, results, strict=True))
-        arguments = self._arguments(node, list(range(node.args[0].meta["val"].dim())) if call.reduces_all else None)
-        self.lines.append(f"{self._bind(call.function, _title(node))}({arguments}{', ' if arguments else ''}{given})")
+        arguments = self._arguments(node, _axes(node) if call.reduces_all else None)
+        self.lines.append(
+            f"{self._bind(call.function, _title(node))}({arguments}{', ' if arguments else ''}{given}){_shapes(node)}"
+        )
 
     def _emit_change(self, node: fx.Node) -> None:
         """An operation in place: its result is its first input."""
@@ -194,6 +219,19 @@ class Emitter:
 
     def _bind_list(self, tensors: list[Tensor]) -> str:
         return self._bind(tensors, f"list_{len(self.bound)}")
+
+
+def _axes(node: fx.Node) -> list[int]:
+    first: Any = node.args[0]
+    return list(range(first.meta["val"].dim()))
+
+
+def _shapes(node: fx.Node) -> str:
+    """The shapes of a node's results, as a comment."""
+    found = [
+        f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}" for value in tensors_of(node.meta["val"])
+    ]
+    return f"  # {', '.join(found)}"
 
 
 def _function(name: str, arguments: list[str], lines: list[str]) -> str:

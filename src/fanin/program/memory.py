@@ -23,6 +23,8 @@ class Plan:
         offset: memory -> its place in the arena, in bytes.
         size: the bytes of the arena.
         span: memory -> (position of the first writer, of the last reader).
+        bytes: memory -> its size.
+        overwritten: memory that the last operation to read it overwrites.
     """
 
     kept: set[fx.Node] = field(default_factory=set)
@@ -30,6 +32,7 @@ class Plan:
     size: int = 0
     span: dict[Memory, tuple[int, int]] = field(default_factory=dict)
     bytes: dict[Memory, int] = field(default_factory=dict)
+    overwritten: set[Memory] = field(default_factory=set)
 
 
 def plan_memory(graph: fx.Graph) -> Plan:
@@ -72,7 +75,8 @@ def written_by_themselves(graph: fx.Graph) -> dict[fx.Node, int]:
 
 
 def _can_be_kept(node: fx.Node) -> bool:
-    if node.op != "call_function" or node.meta.get("constant") or is_view(node) or is_getitem(node):
+    lasts = node.meta.get("constant") or node.meta.get("prepared")
+    if node.op != "call_function" or lasts or is_view(node) or is_getitem(node):
         return False
     values = list(tensors_of(node.meta.get("val")))
     if not values or any(not _is_plain(value) for value in values):
@@ -111,6 +115,7 @@ def _overwritten(graph: fx.Graph, plan: Plan, place: dict[fx.Node, int]) -> dict
             held = memories(source)[0] if fits else None
             if held in plan.span and plan.span[held][1] == place[node] and plan.bytes[held] == plan.bytes[memory]:
                 hosts[memory] = hosts.get(held, held)
+                plan.overwritten.add(held)
                 break
     return hosts
 

@@ -13,8 +13,9 @@ from fanin.program.count import Count, count
 from fanin.program.emit import Emitter
 from fanin.program.memory import plan_memory
 from fanin.program.passes import PASSES
+from fanin.program.passes.prepared import mark_prepared
 from fanin.program.trace import Traced, trace
-from fanin.program.verify import verify
+from fanin.program.verify import verify, verify_plan
 
 # What `torch.inference_mode()` enters, without its Python, which takes longer than a small operation.
 _InferenceMode: Any = getattr(torch._C, "_InferenceMode", torch.inference_mode)
@@ -27,13 +28,18 @@ class Program:
         function: of the static tensors and then the inputs, returning a flat list of tensors or None; see `trace`.
         static: what is the same tensor in every run: weights, and whatever else the function keeps or changes.
         inputs: examples of what each run brings.
+        is_frozen: whether the static tensors stay as they are from one `prepare` to the next.
 
     A call takes the inputs and returns new tensors for the results. Static tensors are read, and changed, in place;
     `run_into` writes the results into tensors that are given. One run at a time: threads wait for each other.
     """
 
     def __init__(
-        self, function: Callable[..., Sequence[Any]], static: Sequence[Tensor] = (), inputs: Sequence[Tensor] = ()
+        self,
+        function: Callable[..., Sequence[Any]],
+        static: Sequence[Tensor] = (),
+        inputs: Sequence[Tensor] = (),
+        is_frozen: bool = False,
     ):
         traced = trace(function, static, inputs)
         self.stages: list[tuple[str, Count]] = [("traced", count(traced))]
@@ -41,10 +47,17 @@ class Program:
             simplify(traced.graph)
             verify(traced, simplify.__name__)
             self.stages.append((simplify.__name__, count(traced)))
+        if is_frozen:
+            mark_prepared(traced)
+            self.stages.append(("mark_prepared", count(traced)))
         self.traced: Traced = traced
         self.plan = plan_memory(traced.graph)
+        verify_plan(self.plan)
         emitter = Emitter(traced, self.plan)
-        self._look, self._run, self.source = emitter.functions()
+        functions, self.source = emitter.functions()
+        self._look: Callable[..., list[Tensor]] = functions["look"]
+        self._run: Callable[..., None] = functions["run"]
+        self._prepare: Callable[[], None] | None = functions.get("prepare")
         self._arena = emitter.arena
         self._lock = threading.Lock()
         values = [None if node is None else node.meta["val"] for node in traced.outputs]
@@ -55,6 +68,18 @@ class Program:
         ]
         self._places = [place for place, value in enumerate(values) if value is not None]
         self._count = len(values)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Compute again what lasts for many runs: after a change of the static tensors of a frozen program."""
+        if self._prepare is not None:
+            with self._lock, _InferenceMode(True):
+                self._prepare()
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether there is something that lasts for many runs."""
+        return self._prepare is not None
 
     def new_results(self) -> list[Tensor]:
         """Memory for the results of one run."""
@@ -75,7 +100,7 @@ class Program:
             self._run(*self._look(*inputs), *results)
 
     def look(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The inputs and the views of them that the program needs, for `run_on`: once for inputs that are filled anew."""
+        """The inputs with the views of them that the program needs, for `run_on`: once for inputs that are refilled."""
         with _InferenceMode(True):
             return self._look(*inputs)
 
@@ -88,6 +113,13 @@ class Program:
         """Operations, FLOPs, bytes moved and peak bytes of intermediate results: as traced, and after each pass."""
         return self.stages
 
+    def print(self) -> None:
+        """Print the lines that run with the shapes of their results, and what each pass saved."""
+        print(self)
+
     def __str__(self) -> str:
-        """The lines that run, and what they work on."""
-        return self.source
+        width = max(len(name) for name, _ in self.stages)
+        table = [f"{'':{width}}  operations          FLOPs          bytes    peak bytes"]
+        for name, cost in self.stages:
+            table.append(f"{name:{width}}{cost.operations:12,}{cost.flops:15,}{cost.bytes:15,}{cost.peak:14,}")
+        return "\n".join([self.source.rstrip(), "", *table])

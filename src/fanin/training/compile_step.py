@@ -43,7 +43,7 @@ class CompiledStep:
         """
         module = self.module
         given = [None if part is None else pytree.tree_map(_as_tensor, part) for part in (x, y, sample_weight)]
-        batch = Batch(*given, _rows(given[0]))
+        batch = Batch(given[0], given[1], given[2], _rows(given[0]))
         was_training = module.training
         if not was_training:
             module.train()
@@ -96,7 +96,7 @@ def _loss_function(loss: Any) -> Callable[[Any, Any, Any], tuple[Tensor, list[Te
     if loss is None:
         return lambda y, outputs, weight: (outputs, [])
     if isinstance(loss, (str, dict, losses.Loss)) or (isinstance(loss, type) and issubclass(loss, losses.Loss)):
-        own = losses.get(loss)
+        own: Any = losses.get(loss)
         return lambda y, outputs, weight: (own(y, outputs, weight), [])
     if not callable(loss):
         raise TypeError(f"compile_step: loss must be a name, a Loss or a function (outputs, targets), found {loss!r}.")

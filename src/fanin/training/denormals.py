@@ -17,7 +17,7 @@ _TINY, _ONE = np.float32(1e-40), np.float32(1)
 
 @contextmanager
 def flush_denormals() -> Iterator[None]:
-    """Inside the block, in torch's threads, results below 1.2e-38 (float32) become 0; then it is as it was before."""
+    """Inside the block, in this thread, results below 1.2e-38 (float32) become 0; then it is as it was before."""
     flushed_before = bool(_TINY * _ONE == 0)
     torch.set_flush_denormal(True)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import traceback
 import warnings
 from collections import OrderedDict
@@ -101,7 +102,7 @@ class Engine:
 
     def _arrange(self) -> None:
         self._is_ready = not any(is_lazy(one) for one in (*self.model.parameters(), *self.model.buffers()))
-        trained = [p for p in self.model.parameters() if p.requires_grad]
+        trained: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
         self._trains = self._is_ready and bool(trained)
         if self.updater is not None and self._trains:
             self.updater.arrange(trained)
@@ -135,9 +136,7 @@ class Engine:
         loss = results.pop(0) if self.wants_loss else None
         return Outcome(loss, pytree.tree_unflatten(results, notes.outputs) if self.wants_outputs else None)
 
-    def _program(
-        self, kind: Hashable, batch: Batch, body: Callable[..., list[Any]]
-    ) -> tuple[Program, Notes] | None:
+    def _program(self, kind: Hashable, batch: Batch, body: Callable[..., list[Any]]) -> tuple[Program, Notes] | None:
         if batch is self._last_batch and kind == self._last_kind:
             return self._last_found  # the same tensors, filled anew
         key = kind, _signature(batch.x), _signature(batch.y), _signature(batch.weight), self._modes, _autocast()
@@ -166,7 +165,9 @@ class Engine:
                 for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers())
             }
             traced_batch = Batch(parts[0], parts[1], parts[2], batch.size)
-            return functional_call(self._whole, swapped, (lambda: body(stands_for, traced_batch, notes),))
+            run = functools.partial(body, stands_for, traced_batch, notes)
+            results: list[Any] = functional_call(self._whole, swapped, (run,))
+            return results
 
         before = Watch(self.model)
         try:
@@ -243,8 +244,8 @@ class Engine:
         reason, self._reason = self._reason, None
         if reason is not None:
             warnings.warn(
-                f"This step runs eagerly, with the same results: {reason}. compile(run_eagerly=True) does so without this "
-                "warning.",
+                f"This step runs eagerly, with the same results: {reason}. compile(run_eagerly=True) does so without "
+                "this warning.",
                 stacklevel=2,
             )
 

@@ -14,8 +14,8 @@ from fanin.callbacks import CallbackList, History
 from fanin.errors import DataError
 from fanin.graph.tree import as_list, tree_map
 from fanin.layers.variables import to_numpy
-from fanin.training.compiled import Compiled
 from fanin.training import predicting
+from fanin.training.compiled import Compiled
 from fanin.training.data import Arrays, Batch, Reader, Stream
 from fanin.training.denormals import flush_denormals
 from fanin.training.prediction import Prediction
@@ -155,10 +155,9 @@ def predict(
         progress.begin("Predict", _steps(data, size, steps))
         with _eval_mode(model):
             prediction = _prediction(model)
-            if deterministic:
-                prediction = predicting.Tiled(prediction)
+            runner = predicting.Tiled(prediction) if deterministic else prediction
             batches = _batches(data, size, False, steps)
-            outputs = predicting.run(prediction, data, batches, hooks, progress, out, steps is None)
+            outputs = predicting.run(runner, data, batches, hooks, progress, out, steps is None)
             if plain and not overrides(model, "predict_step"):
                 prediction.remember(x)
         progress.end({})

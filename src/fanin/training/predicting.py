@@ -84,10 +84,14 @@ def _checked(given: Any, shapes: list[Tensor], rows: int | None) -> list[Array]:
         raise ValueError(f"predict: out has {len(arrays)} arrays, the model {len(shapes)} outputs.")
     for array, one in zip(arrays, shapes, strict=True):
         expected = (rows, *one.shape[1:])
-        fits = isinstance(array, np.ndarray) and array.shape[1:] == expected[1:] and (rows is None or len(array) == rows)
+        fits = (
+            isinstance(array, np.ndarray) and array.shape[1:] == expected[1:] and (rows is None or len(array) == rows)
+        )
         if not fits or array.dtype != _numpy_dtype(one) or not array.flags.writeable:
             found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else repr(array)
-            raise ValueError(f"predict: out must be a writeable array of {_numpy_dtype(one)} {expected}, found {found}.")
+            raise ValueError(
+                f"predict: out must be a writeable array of {_numpy_dtype(one)} {expected}, found {found}."
+            )
     return arrays
 
 
@@ -156,7 +160,8 @@ class Tiled:
         parts = []
         for start in range(0, rows, tile):
             size = min(tile, rows - start)
-            outputs = self._prediction(pytree.tree_map(lambda leaf: _filled(leaf[start : start + size], tile), x))  # noqa: B023
+            part = pytree.tree_map(lambda leaf: _filled(leaf[start : start + tile], tile), x)  # noqa: B023
+            outputs = self._prediction(part)
             parts.append(pytree.tree_map(lambda leaf: leaf[:size], outputs))  # noqa: B023
         columns = [pytree.tree_leaves(part) for part in parts]
         whole = [torch.cat(column) for column in zip(*columns, strict=True)]

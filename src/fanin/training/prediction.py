@@ -29,7 +29,8 @@ class Prediction:
         module: any module.
         call: what to run; default the module itself.
 
-    A program reads the module's own weights: what changes them is seen at once. `look` finds everything else.
+    A program reads the module's own weights. What is computed from weights alone, such as casts, is kept from one
+    `look` to the next; `look` also finds all other changes of the module.
     """
 
     def __init__(self, module: nn.Module, call: Callable[[Any], Any] | None = None):
@@ -49,6 +50,9 @@ class Prediction:
             self._programs.clear()
             self._by_shape.clear()
             self._watch = Watch(self.module)
+        for found in self._programs.values():
+            if found is not None:
+                found[0].prepare()
 
     def known(self, x: Any) -> tuple[Program, Any] | None:
         """The program for a single array of a shape that came before, if the module is as it was and in eval mode."""
@@ -60,7 +64,9 @@ class Prediction:
     def remember(self, x: Any) -> None:
         """Let `known` find the program of this array."""
         found = self.program(torch.from_numpy(x)) if x.dtype == np.float32 and x.flags.writeable else None
-        if found is not None and all(result.dtype != torch.bfloat16 for result in found[0].results):
+        if found is None or found[0].is_prepared:  # whose weights would have to be looked at again
+            return
+        if all(result.dtype != torch.bfloat16 for result in found[0].results):
             self._by_shape[x.shape] = found
 
     def program(self, x: Any) -> tuple[Program, Any] | None:
@@ -91,7 +97,7 @@ class Prediction:
 
         before = Watch(self.module)
         try:
-            program = Program(function, static, inputs)
+            program = Program(function, static, inputs, is_frozen=True)
         except Exception as error:
             self.reason = reason_for(error)
             return None
@@ -120,10 +126,10 @@ class _Holder(nn.Module):
     def __init__(self, module: nn.Module, call: Callable[[Any], Any] | None):
         super().__init__()
         self.module = module
-        self.__dict__["run"] = call or module
+        self.__dict__["_call"] = call or module
 
     def forward(self, x: Any) -> Any:
-        return self.run(x)
+        return self.__dict__["_call"](x)
 
 
 class CompiledPrediction:

@@ -14,7 +14,17 @@ from fanin.layers.layer import Layer
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
 # What calls change by themselves, or what says nothing about the computation. `training` is part of a program's key.
-_RESTLESS = {"training", "history", "stop_training", "_trainer", "_loss_tracker", "_compiled_with", "_run", "_direct", "_prediction"}
+_RESTLESS = {
+    "training",
+    "history",
+    "stop_training",
+    "_trainer",
+    "_loss_tracker",
+    "_compiled_with",
+    "_run",
+    "_direct",
+    "_prediction",
+}
 _ABOUT_THE_PAST = {"name", "built", "inbound_nodes", "batch_input_shape", "kernel_initializer", "bias_initializer"}
 # Dicts and lists that are changed in place.
 _REGISTRIES = (
@@ -27,7 +37,11 @@ class Watch:
     """A module as it was: its parts, their attributes, and where their weights lie."""
 
     def __init__(self, module: nn.Module):
-        skipped = _RESTLESS | _ABOUT_THE_PAST | {name for name in vars(Layer(name="plain")) if name.startswith("_")} - {"_trainable"}
+        skipped = (
+            _RESTLESS
+            | _ABOUT_THE_PAST
+            | {name for name in vars(Layer(name="plain")) if name.startswith("_")} - {"_trainable"}
+        )
         self._parts = list(module.modules())
         self._attributes = [
             (part.__dict__, name, value)
@@ -78,7 +92,4 @@ class Watch:
 
     def trains(self) -> bool:
         """Whether any part is in train mode."""
-        for part in self._parts:
-            if part.training:
-                return True
-        return False
+        return True in [part.training for part in self._parts]

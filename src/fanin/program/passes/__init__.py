@@ -12,6 +12,7 @@ from fanin.program.passes.constants import mark_constants
 from fanin.program.passes.copies import drop_copies
 from fanin.program.passes.cross_entropy import simplify_cross_entropy
 from fanin.program.passes.fusion import fuse_activations
+from fanin.program.passes.products import use_onednn
 from fanin.program.passes.unread import drop_unread
 from fanin.program.passes.views import drop_views
 
@@ -26,5 +27,6 @@ PASSES: tuple[Pass, ...] = (
     mark_constants,
     sum_rows_by_product,
     fuse_activations,
+    use_onednn,
     drop_unread,
 )

@@ -24,12 +24,14 @@ def share_equal_results(graph: fx.Graph) -> None:
             continue
         key = _key(node)
         first = seen.get(key)
-        if first is None:
-            seen[key] = node
-        elif node in returned or any(changes.between(source, first, node) for source in node.all_input_nodes):
+        if first is None or node in returned or _changed_since(changes, first, node):
             seen[key] = node
         else:
             replace(node, first)
+
+
+def _changed_since(changes: Changes, first: fx.Node, node: fx.Node) -> bool:
+    return any(changes.between(source, first, node) for source in node.all_input_nodes)
 
 
 def _key(node: fx.Node) -> Any:

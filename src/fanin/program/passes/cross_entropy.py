@@ -34,7 +34,11 @@ def _simplify_loss(graph: fx.Graph, mean: fx.Node) -> None:
     if not isinstance(losses, fx.Node) or not is_getitem(losses) or losses.args[1] != 0 or len(losses.users) > 1:
         return
     forward = losses.args[0]
-    if not isinstance(forward, fx.Node) or forward.target != aten.nll_loss_forward.default or not _is_plain(forward.args[2:]):
+    if (
+        not isinstance(forward, fx.Node)
+        or forward.target != aten.nll_loss_forward.default
+        or not _is_plain(forward.args[2:])
+    ):
         return
     if any(user.users for user in forward.users if user is not losses):
         return  # a gradient that was not simplified needs its second result

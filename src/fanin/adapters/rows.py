@@ -1,0 +1,98 @@
+"""One batch, many adapters: which adapter acts in which row."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from fanin.adapters.targets import adapted
+from fanin.kernels.rows import opened, sorted_rows
+from fanin.layers.adapted import _INACTIVE, Adapted
+from fanin.layers.held import release
+
+_thawing = threading.Lock()
+
+
+@contextmanager
+def rows(module: nn.Module, names: Iterable[str | None]) -> Iterator[None]:
+    """Inside the block, each row of the batch has an adapter of its own:
+
+    outputs[n] = base(inputs[n]) + scale_g (inputs[n] @ A_g) @ B_g, where g = names[n]; the base alone where it is None.
+
+    The adapters may differ in rank, scale and dropout. Their products are two grouped ones for each layer, however many
+    adapters there are and however unevenly the rows fall to them; the rows are sorted once, on entering.
+
+    Args:
+        module: any model or layer with adapters. Other modules called inside the block are as ever.
+        names: for each row of the batch, the first axis of the inputs (B, ...) of each layer, a name or None.
+
+    Training works as with one adapter: each adapter's A and B are Parameters of their own, for any optimizer, and only
+    adapters that occur in the batch take part and get gradients. Where gradients are on, entering lets those adapters
+    train, as `set_active` does for one; `set_active` ends it. Which adapter is active does not matter inside.
+
+    Blocks nest, the innermost holds for its module; each thread and each task has its own. In `fit` all batches have
+    these names, so it takes batch_size=len(names) and shuffle=False. Parts that are recomputed in the backward pass
+    (`torch.utils.checkpoint`) need it to run inside the block.
+
+    Raises ValueError on entering, naming the layers, for a name that a layer with adapters lacks, or while one is
+    merged; in a call, naming the layer, for inputs with another number of rows. TypeError for anything but names.
+
+    A model of fanin takes the names at the call, too: `model(x, adapter=["ann", None, "bob"])`.
+
+    >>> import torch, fanin
+    >>> layer = torch.nn.Linear(2, 1, bias=False)
+    >>> _ = torch.nn.init.ones_(layer.weight)
+    >>> _ = fanin.adapters.add(layer, "ann", rank=1, a_initializer="ones", b_initializer="ones")
+    >>> _ = fanin.adapters.add(layer, "bob", rank=2, a_initializer="ones", b_initializer="ones")
+    >>> with fanin.adapters.rows(layer, ["ann", None, "bob"]):
+    ...     layer(torch.ones(3, 2)).tolist()
+    [[4.0], [2.0], [6.0]]
+    """
+    wanted = _checked(names)
+    occurring = dict.fromkeys(name for name in wanted if name is not None)
+    layers = adapted(module)
+    _refuse(module, layers, list(occurring))
+    if torch.is_grad_enabled():
+        with _thawing:
+            for layer in layers.values():
+                scheme = layer._low_rank()
+                release(layer, _INACTIVE, {tensor for name in occurring for tensor in scheme.pair_names(name)})
+    weight = next(module.parameters(), None)
+    device = torch.device("cpu") if weight is None else weight.device
+    with opened(sorted_rows(module, {layer: path for path, layer in layers.items()}, wanted, device)):
+        yield
+
+
+def _checked(names: Iterable[str | None]) -> list[str | None]:
+    if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
+        raise TypeError(f"rows: names is a list with a name or None for each row of the batch, found {names!r}.")
+    wanted = list(names)
+    for row, name in enumerate(wanted):
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"rows: row {row} needs the name of an adapter or None, found {name!r}.")
+    return wanted
+
+
+def _refuse(module: nn.Module, layers: Mapping[str, Adapted], names: list[str]) -> None:
+    """ValueError for names that a layer lacks, and for merged adapters; all faults at once."""
+    if names and not layers:
+        raise ValueError(f"{type(module).__name__} has no adapter {names[0]!r}; it has none.")
+    faults = []
+    for path, layer in layers.items():
+        where, has = path or type(layer).__name__, layer.adapters
+        if layer._low_rank().merged is not None:
+            faults.append(f"{where}: the adapter {layer._low_rank().merged!r} is merged: unmerge first")
+        lacking = [name for name in names if name not in has]
+        if lacking:
+            faults.append(f"{where} lacks {_shown(lacking)}; it has {_shown(has)}")
+    if faults:
+        raise ValueError(f"{type(module).__name__} cannot mix these adapters: {'. '.join(faults)}.")
+
+
+def _shown(names: Iterable[str]) -> str:
+    shown = [repr(name) for name in names]
+    return f"{', '.join(shown[:20])}{f' and {len(shown) - 20} more' if len(shown) > 20 else ''}"

@@ -4,7 +4,7 @@
 
     EagerLayerError(RuntimeError, AttributeError)   a graph question to a layer that was only called on real tensors
     SymbolicValueError(TypeError)                   a symbolic tensor used where only a number can go (`if x:`)
-    NotTraceable(RuntimeError)                      a step that cannot be compiled; it then runs eagerly
+    NotTraceableError(RuntimeError)                 a step that cannot be compiled; it then runs eagerly
     DataError(ValueError)                           data or labels that cannot be trained on, row named
     FormatError(ValueError)                         a file that cannot be read; names file and member
     +-- UnsafeError                                 it asks for code or for other files
@@ -34,7 +34,7 @@ class SymbolicValueError(TypeError):
     """A symbolic tensor has no value yet: it cannot decide an `if`, become a number or an array."""
 
 
-class NotTraceable(RuntimeError):
+class NotTraceableError(RuntimeError):
     """A computation cannot be compiled as one straight line: it depends on values, or changes what Python keeps."""
 
 

@@ -139,9 +139,11 @@ class Config:
 
     def numbers(self, paths: Collection[str]) -> dict[str, tuple[int, float]]:
         """Path -> its R and alpha, as PEFT finds them: a pattern fits a path or, after a dot, its end."""
-        steps = sum(_steps(pattern, paths) for pattern in (*self.ranks, *self.alphas))
-        if steps > _STEPS:
-            raise TooLargeError(f"the patterns of ranks and alphas take {steps} steps to match, at most {_STEPS}.")
+        steps = 0
+        for pattern in (*self.ranks, *self.alphas):
+            steps += _steps(pattern, paths)
+            if steps > _STEPS:
+                raise TooLargeError(f"the patterns of ranks and alphas take more than {_STEPS} steps to match.")
         ranks, alphas = _compiled(self.ranks), _compiled(self.alphas)
         return {
             path: (

@@ -6,7 +6,7 @@ The function runs once, on fake tensors: they have shapes and dtypes, but no val
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,19 +37,27 @@ class Traced:
         return list(next(node for node in self.graph.nodes if node.op == "output").args[0])
 
 
-def trace(function: Callable[..., Sequence[Any]], static: Sequence[Tensor], inputs: Sequence[Tensor]) -> Traced:
+def trace(
+    function: Callable[..., Sequence[Any]],
+    static: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    plain: Mapping[Any, Callable[..., Any]] | None = None,
+) -> Traced:
     """The graph of `function(*static, *inputs)`, which returns a flat list of tensors or None.
 
     Args:
         function: made of torch operations. In-place changes of what it is given are part of the graph.
         static: tensors that are the same in every run; each may be given once.
         inputs: examples of what each run brings: their shapes and dtypes count.
+        plain: operation -> a function to trace in its place.
 
     Whatever `function` raises comes through. Tensors that it takes from elsewhere become static too.
     """
     with torch.inference_mode(False), FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in (*static, *inputs)]
-        module = make_fx(lambda *given: list(function(*given)), tracing_mode="real")(*fakes)
+        module = make_fx(
+            lambda *given: list(function(*given)), tracing_mode="real", decomposition_table=dict(plain or {})
+        )(*fakes)
     graph = module.graph
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     known = dict(zip(placeholders, static, strict=False))

@@ -47,6 +47,7 @@ class Compiled:
         others = dict(others or {})
         self.multipliers = multipliers.check(others.pop("learning_rate_multipliers", None))
         _refuse_unknown(others)
+        self.jit_compile = others.get("jit_compile", "auto")
         self.given_loss = loss
         self.given_metrics = given_metrics
         self.given_weighted = given_weighted
@@ -240,7 +241,7 @@ class Compiled:
                 "weighted_metrics": serialize(self.given_weighted) or None,
                 "run_eagerly": self.run_eagerly,
                 "steps_per_execution": 1,
-                "jit_compile": "auto",
+                "jit_compile": self.jit_compile,
             }
         except ValueError:
             return None

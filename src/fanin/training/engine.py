@@ -16,10 +16,10 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from fanin import constraints
-from fanin.errors import NotTraceable
+from fanin.errors import NotTraceableError
 from fanin.graph.tree import leaves
 from fanin.layers.ledger import run_updates
-from fanin.program import Program
+from fanin.program import InductorProgram, Program
 from fanin.training.data import Batch
 from fanin.training.step import Result, State, Step
 from fanin.training.sums import Sums
@@ -27,6 +27,7 @@ from fanin.training.updaters import Updater
 from fanin.training.watch import Watch
 
 _MOST_PROGRAMS = 32
+AnyProgram = Program | InductorProgram
 
 
 class Whole(nn.Module):
@@ -66,24 +67,32 @@ class Engine:
         sums: what the steps add to.
         wants_loss: whether each step returns its loss.
         wants_outputs: whether each step returns the model's outputs.
+        make: what compiles a step: `Program`, or `InductorProgram`.
 
     `train` and `test` return None where the batch has to go the eager way; the eager step computes the same.
     """
 
     def __init__(
-        self, step: Step, updater: Updater | None, sums: Sums, wants_loss: bool = False, wants_outputs: bool = False
+        self,
+        step: Step,
+        updater: Updater | None,
+        sums: Sums,
+        wants_loss: bool = False,
+        wants_outputs: bool = False,
+        make: type[AnyProgram] = Program,
     ):
+        self._make = make
         self.step, self.updater, self.sums = step, updater, sums
         self.wants_loss, self.wants_outputs = wants_loss, wants_outputs
         self.model = step.objective.model
         self._whole = Whole(step, updater)
-        self._programs: OrderedDict[Hashable, tuple[Program, Notes] | None] = OrderedDict()
+        self._programs: OrderedDict[Hashable, tuple[AnyProgram, Notes] | None] = OrderedDict()
         self._watch: Watch | None = None
         self._warned = False
         self._reason: str | None = None
         self._last_batch: Batch | None = None
         self._last_kind: Hashable = None
-        self._last_found: tuple[Program, Notes] | None = None
+        self._last_found: tuple[AnyProgram, Notes] | None = None
         self._last_inputs: list[Tensor] = []
 
     def __reduce__(self) -> Any:
@@ -127,7 +136,7 @@ class Engine:
         found = self._program(("test",), batch, self._test_on) if self._is_ready else None
         return None if found is None else self._run(*found, batch)
 
-    def _run(self, program: Program, notes: Notes, batch: Batch) -> Outcome | None:
+    def _run(self, program: AnyProgram, notes: Notes, batch: Batch) -> Outcome | None:
         results = program.new_results()
         try:
             program.run_on(self._last_inputs, results)
@@ -136,7 +145,7 @@ class Engine:
         loss = results.pop(0) if self.wants_loss else None
         return Outcome(loss, pytree.tree_unflatten(results, notes.outputs) if self.wants_outputs else None)
 
-    def _program(self, kind: Hashable, batch: Batch, body: Callable[..., list[Any]]) -> tuple[Program, Notes] | None:
+    def _program(self, kind: Hashable, batch: Batch, body: Callable[..., list[Any]]) -> tuple[AnyProgram, Notes] | None:
         if batch is self._last_batch and kind == self._last_kind:
             return self._last_found  # the same tensors, filled anew
         key = kind, _signature(batch.x), _signature(batch.y), _signature(batch.weight), self._modes, _autocast()
@@ -151,7 +160,7 @@ class Engine:
             self._last_inputs = self._last_found[0].look(_leaves(batch))
         return self._last_found
 
-    def _compile(self, body: Callable[..., list[Any]], batch: Batch) -> tuple[Program, Notes] | None:
+    def _compile(self, body: Callable[..., list[Any]], batch: Batch) -> tuple[AnyProgram, Notes] | None:
         tensors, structure = pytree.tree_flatten(tuple(batch[:3]))
         inputs = [one for one in tensors if one is not None]
         static = self._static()
@@ -171,12 +180,12 @@ class Engine:
 
         before = Watch(self.model)
         try:
-            program = Program(function, static, inputs)
+            program = self._make(function, static, inputs)
         except Exception as error:
             self._explain(error)
             return None
         if not before.stands():
-            self._explain(NotTraceable("it changes its own attributes when it is called"))
+            self._explain(NotTraceableError("it changes its own attributes when it is called"))
             return None
         return program, notes
 
@@ -202,7 +211,7 @@ class Engine:
         given = [gradients.get(id(weight)) for weight in weights]
         notes.has_gradient = [one is not None for one in given]
         if not any(notes.has_gradient):
-            raise NotTraceable("no gradient reaches a weight")
+            raise NotTraceableError("no gradient reaches a weight")
         slots = [{name: of[id(value)] for name, value in one.items()} for one in updater.slots]
         with torch.no_grad():
             updater.play(kind, weights, given, slots, [of[id(number)] for number in updater.numbers])
@@ -229,7 +238,7 @@ class Engine:
 
     def _run_updates(self, updates: list[Any]) -> None:
         if any(callable(update) and not isinstance(update, Tensor) for update in updates):
-            raise NotTraceable("a layer adds functions as updates in its call")
+            raise NotTraceableError("a layer adds functions as updates in its call")
         run_updates(updates)
 
     # --- what cannot be compiled -----------------------------------------------------------------------------

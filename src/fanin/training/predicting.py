@@ -101,8 +101,8 @@ def _numpy_dtype(one: Tensor) -> np.dtype[Any]:
 
 
 def run(
-    prediction: Prediction | Tiled, data: Arrays | Stream, batches: Iterator[Any], hooks: CallbackList, progress: Progress,
-    out: Any, is_complete: bool,
+    prediction: Prediction | Tiled, data: Arrays | Stream, batches: Iterator[Any], hooks: CallbackList,
+    progress: Progress, out: Any, is_complete: bool,
 ) -> Any:  # fmt: skip
     """Predict batch by batch."""
     found = Outputs(data.rows if isinstance(data, Arrays) and is_complete else None, out)

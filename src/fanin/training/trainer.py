@@ -8,6 +8,7 @@ import torch
 
 from fanin.layers.ledger import run_updates
 from fanin.optimizers import Optimizer
+from fanin.program import InductorProgram, Program
 from fanin.training.compiled import Compiled
 from fanin.training.data import Batch
 from fanin.training.eager import train_eagerly
@@ -61,7 +62,8 @@ class Trainer:
             return engine  # type: ignore[no-any-return]
         sums = Sums.new(1 + len(compiled.loss_names), metrics, device)
         updater = updater_for(compiled.optimizer)
-        compiled.engine = Engine(self.step, updater, sums, wants_outputs=compiled.keeps_own_states)
+        make = InductorProgram if compiled.jit_compile is True else Program
+        compiled.engine = Engine(self.step, updater, sums, wants_outputs=compiled.keeps_own_states, make=make)
         compiled.engine.outputs = compiled.outputs
         return compiled.engine  # type: ignore[no-any-return]
 

@@ -1,0 +1,68 @@
+"""PyTorch's fused optimizer updates in public operations, for compilers that cannot take them whole.
+
+Sources: Kingma and Ba 2014 (Adam), Loshchilov and Hutter 2019 (AdamW); momentum as torch.optim.SGD defines it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fanin.program.effects import aten
+
+Tensors = list[Tensor]
+
+
+def adam(
+    weights: Tensors, gradients: Tensors, averages: Tensors, squares: Tensors, largest: Tensors, steps: Tensors, *,
+    lr: Tensor, beta1: float, beta2: float, weight_decay: float, eps: float, amsgrad: bool, maximize: bool,
+    is_decoupled: bool = False, **_: Any,
+) -> None:  # fmt: skip
+    """m += (1 - b1)(g - m); v = b2 v + (1 - b2) g^2; w -= lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)."""
+    for place, (w, g, m, v, t) in enumerate(zip(weights, gradients, averages, squares, steps, strict=True)):
+        rate = lr.to(w.dtype)
+        g = -g if maximize else g
+        if weight_decay and is_decoupled:
+            w.mul_(1 - rate * weight_decay)
+        elif weight_decay:
+            g = g + weight_decay * w
+        m.lerp_(g, 1 - beta1)
+        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+        if amsgrad:
+            v = largest[place].copy_(torch.maximum(largest[place], v))
+        count = t.to(torch.float64)
+        first, second = (1 - beta1**count).to(w.dtype), (1 - beta2**count).to(w.dtype)
+        w.sub_(rate / first * m / ((v / second).sqrt() + eps))
+
+
+def adamw(*tensors: Any, **options: Any) -> None:
+    """As `adam`, with weight decay decoupled: w -= lr weight_decay w before the step."""
+    adam(*tensors, is_decoupled=True, **options)
+
+
+def sgd(
+    weights: Tensors, gradients: Tensors, momenta: Tensors, *, lr: Tensor, weight_decay: float, momentum: float,
+    dampening: float, nesterov: bool, maximize: bool, is_first_step: bool, **_: Any,
+) -> None:  # fmt: skip
+    """b = momentum b + (1 - dampening) g, b = g at first; w -= lr b, or lr (g + momentum b) with nesterov; in place."""
+    for place, (w, g) in enumerate(zip(weights, gradients, strict=True)):
+        g = -g if maximize else g
+        g = g + weight_decay * w if weight_decay else g
+        if momentum:
+            b = momenta[place]
+            if is_first_step:
+                b.copy_(g)
+            else:
+                b.mul_(momentum).add_(g, alpha=1 - dampening)
+            g = g + momentum * b if nesterov else b
+        w.sub_(lr.to(w.dtype) * g)
+
+
+PLAIN_UPDATES: dict[Any, Callable[..., None]] = {
+    aten._fused_adam_.tensor_lr: adam,
+    aten._fused_adamw_.tensor_lr: adamw,
+    aten._fused_sgd_.tensor_lr: sgd,
+}

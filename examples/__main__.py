@@ -24,6 +24,7 @@ try:
     import peers
     import penalties
     import saving
+    import tasks
     import torch
     import wgan
     from report import Claim, heading, page, print_claims, show
@@ -42,6 +43,7 @@ CHAPTERS = {
     "Constraints": constraints,
     "A W-GAN with clipped weights": wgan,
     "Node inspection": nodes,
+    "Adapters: one network, several tasks": tasks,
     "Saving and opening": saving,
 }
 

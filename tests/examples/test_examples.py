@@ -117,7 +117,7 @@ def run_demo(folder: Path, *options: str) -> str:
     assert total >= 25
     assert all(line.startswith("pass  ") for line in lines[-1 - total : -1])
     text = page.read_text(encoding="utf-8")
-    check_page(text, 10)
+    check_page(text, 11)
     assert text.count('<span class="mark good">pass</span>') == total
     assert len(re.findall(r"<section ", text)) == len(CHAPTERS)
     return text

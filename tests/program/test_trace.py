@@ -18,7 +18,7 @@ def test_static_tensors_and_inputs_are_told_apart():
     w, b, x = torch.randn(3, 2), torch.randn(2), torch.randn(4, 3)
     traced = trace(lambda w, b, x: [x @ w + b, None, x], [w, b], [x])
     assert [traced.static[node] for node in list(traced.graph.nodes)[:2]] == [w, b]
-    assert list(traced.static.values())[0] is w
+    assert next(iter(traced.static.values())) is w
     assert [node.meta["val"].shape for node in traced.inputs] == [(4, 3)]
     assert operations(traced) == [aten.mm.default, aten.add.Tensor]
     first, second, third = traced.outputs
@@ -101,7 +101,7 @@ def by_all_close(x):
     "function", [numpy_inside, by_item, by_float, by_branch, by_list, by_places, by_nonzero, by_loop, by_all_close]
 )
 def test_what_depends_on_values_is_refused(function):
-    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever torch says
+    with pytest.raises(Exception):  # noqa: B017 - whatever torch says
         trace(function, [], [torch.ones(3)])
 
 
@@ -129,7 +129,9 @@ def test_modes_of_the_caller_do_not_matter():
 
 def test_values_that_share_memory_are_known_by_their_storage():
     traced = trace(lambda x: (lambda v: [v, x.add_(1), x.clone()])(x.t()), [], [torch.ones(2, 3)])
-    x, view, changed, copy = [node.meta["val"].untyped_storage()._cdata for node in traced.graph.nodes if node.op != "output"]
+    x, view, changed, copy = [
+        node.meta["val"].untyped_storage()._cdata for node in traced.graph.nodes if node.op != "output"
+    ]
     assert x == view == changed
     assert copy != x
 

@@ -1,4 +1,4 @@
-"""Compiled steps inside `fit`: against eager steps and float64 runs, after every kind of change, and where they cannot be."""
+"""Compiled steps inside `fit`: against eager steps and float64 runs, after changes, and where they cannot be."""
 
 import copy
 import pickle
@@ -19,19 +19,23 @@ from fanin import constraints, layers, optimizers
 from fanin.layers import BatchNormalization, Concatenate, Dense, Dropout, Embedding, GaussianNoise, LayerNormalization
 from fanin.program.passes import PASSES
 from fanin.program.passes.biases import sum_rows_by_product
+from fanin.program.passes.cross_entropy import simplify_cross_entropy
 from fanin.training import engine as engine_module
 
-EXACT = tuple(one for one in PASSES if one is not sum_rows_by_product)  # all that leave the arithmetic alone
+REWRITES = (sum_rows_by_product, simplify_cross_entropy)  # these change the arithmetic
+EXACT = tuple(one for one in PASSES if one not in REWRITES)
 RANDOM = {
-    "derandomize": True, "deadline": None, "phases": [Phase.generate],
+    "derandomize": True,
+    "deadline": None,
+    "phases": [Phase.generate],
     "suppress_health_check": [HealthCheck.function_scoped_fixture],
-}  # fmt: skip
+}
 ROWS, BATCH = 10, 4  # the last batch has 2 rows
 
 
 @pytest.fixture
 def exact(monkeypatch):
-    """Programs without the one pass that changes the arithmetic."""
+    """Programs without the passes that change the arithmetic."""
     monkeypatch.setattr(fanin.program.run, "PASSES", EXACT)
 
 
@@ -69,7 +73,9 @@ class Gate(layers.Layer):
     """A layer of one's own: weights with a regularizer, a buffer that it changes, and an added loss."""
 
     def build(self, input_shape):
-        self.scale = self.add_weight("scale", (input_shape[-1],), initializer="ones", regularizer="l2", constraint="non_neg")
+        self.scale = self.add_weight(
+            "scale", (input_shape[-1],), initializer="ones", regularizer="l2", constraint="non_neg"
+        )
         self.seen = self.add_weight("seen", (), initializer="zeros", trainable=False)
         super().build(input_shape)
 
@@ -119,7 +125,9 @@ def random_model(seed, draws):
             "kernel_regularizer": rng.choice([None, None, "l2", "l1", quartic]),
             "bias_regularizer": rng.choice([None, None, "l2"]),
             "activity_regularizer": rng.choice([None, None, "l2", "l1"]),
-            "kernel_constraint": rng.choice([None, None, "max_norm", "unit_norm", constraints.MinMaxNorm(0.1, 1.0), boxed]),
+            "kernel_constraint": rng.choice(
+                [None, None, "max_norm", "unit_norm", constraints.MinMaxNorm(0.1, 1.0), boxed]
+            ),
             "bias_constraint": rng.choice([None, None, "non_neg"]),
             "use_bias": rng.random() < 0.8,
         }
@@ -127,12 +135,21 @@ def random_model(seed, draws):
 
     def between(h):
         for _ in range(rng.randint(0, 2)):
-            kinds = [LayerNormalization, Gate, lambda: BatchNormalization(momentum=0.8), lambda: layers.TorchModule(nn.GELU())]
+            kinds = [
+                LayerNormalization,
+                Gate,
+                lambda: BatchNormalization(momentum=0.8),
+                lambda: layers.TorchModule(nn.GELU()),
+            ]
             if draws:
                 kinds += [
-                    lambda: Dropout(0.3), lambda: Dropout(0.4, seed=4), lambda: GaussianNoise(0.1), lambda: layers.TorchModule(nn.Dropout(0.2)),
-                    lambda: GaussianNoise(0.2, seed=2), lambda: Dropout(0.5, noise_shape=(None, 1)),
-                ]  # fmt: skip
+                    lambda: Dropout(0.3),
+                    lambda: Dropout(0.4, seed=4),
+                    lambda: GaussianNoise(0.1),
+                    lambda: layers.TorchModule(nn.Dropout(0.2)),
+                    lambda: GaussianNoise(0.2, seed=2),
+                    lambda: Dropout(0.5, noise_shape=(None, 1)),
+                ]
             h = rng.choice(kinds)()(h)
         return h
 
@@ -154,14 +171,26 @@ def random_optimizer(seed):
     rng = random.Random(seed)
     kind, options = rng.choice(
         [
-            ("SGD", {}), ("SGD", {"momentum": 0.9}), ("SGD", {"momentum": 0.5, "nesterov": True}), ("RMSprop", {}),
-            ("RMSprop", {"centered": True, "momentum": 0.5}), ("Adam", {}), ("Adam", {"amsgrad": True}), ("AdamW", {}),
-            ("Nadam", {}), ("Adamax", {}), ("Adagrad", {}), ("Adadelta", {}), ("Lion", {}),
+            ("SGD", {}),
+            ("SGD", {"momentum": 0.9}),
+            ("SGD", {"momentum": 0.5, "nesterov": True}),
+            ("RMSprop", {}),
+            ("RMSprop", {"centered": True, "momentum": 0.5}),
+            ("Adam", {}),
+            ("Adam", {"amsgrad": True}),
+            ("AdamW", {}),
+            ("Nadam", {}),
+            ("Adamax", {}),
+            ("Adagrad", {}),
+            ("Adadelta", {}),
+            ("Lion", {}),
         ]
-    )  # fmt: skip
+    )
     options = dict(options)
     schedules = optimizers.schedules
-    options["learning_rate"] = rng.choice([0.05, 0.01, schedules.ExponentialDecay(0.05, 2, 0.5), schedules.CosineDecay(0.05, 4)])
+    options["learning_rate"] = rng.choice(
+        [0.05, 0.01, schedules.ExponentialDecay(0.05, 2, 0.5), schedules.CosineDecay(0.05, 4)]
+    )
     options |= rng.choice([{}, {}, {"clipnorm": 0.1}, {"clipvalue": 0.05}, {"global_clipnorm": 0.2}])
     if rng.random() < 0.3:
         options["weight_decay"] = 0.1
@@ -208,7 +237,7 @@ def compare_bits(seed, policy):
 
 
 @pytest.mark.parametrize("policy", ["float32", "float64", "mixed_bfloat16"])
-@settings(**RANDOM, max_examples=12)
+@settings(**RANDOM, max_examples=5)
 @given(seed=st.integers(0, 2**32))
 def test_compiled_steps_give_the_bits_of_eager_ones(policy, seed, exact):
     compare_bits(seed, policy)
@@ -242,7 +271,7 @@ def near(one, two, exact, eps):
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-@settings(**RANDOM, max_examples=12)
+@settings(**RANDOM, max_examples=4)
 @given(seed=st.integers(0, 2**32))
 def test_compiled_steps_are_as_near_to_float64_as_eager_ones(policy, seed):
     compare_distances(seed, policy)
@@ -331,7 +360,7 @@ def test_optimizers_of_torch(name):
 def test_state_of_a_torch_optimizer_can_be_loaded_and_goes_on():
     one, _ = by_torch(TORCH["momentum"], False)
     twin = copy.deepcopy(one)
-    state = one.optimizer.state_dict()
+    state = copy.deepcopy(one.optimizer.state_dict())  # torch would share the tensors
     twin.compile(TORCH["momentum"](list(twin.parameters())), "sparse_categorical_crossentropy")
     twin.optimizer.load_state_dict(state)
     for model in (one, twin):
@@ -340,7 +369,9 @@ def test_state_of_a_torch_optimizer_can_be_loaded_and_goes_on():
         assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("make", [lambda p: torch.optim.RMSprop(p, lr=0.01), lambda p: torch.optim.LBFGS(p, max_iter=3)])
+@pytest.mark.parametrize(
+    "make", [lambda p: torch.optim.RMSprop(p, lr=0.01), lambda p: torch.optim.LBFGS(p, max_iter=3)]
+)
 def test_other_optimizers_of_torch_run_eagerly_and_do_not_warn(make):
     one, start = by_torch(make, False)
     two, _ = by_torch(make, True, start=start)
@@ -377,10 +408,15 @@ def test_schedulers_of_torch_do_not_warn():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Dropout(0.5), lambda: Dropout(0.5, seed=3), lambda: GaussianNoise(0.5), lambda: GaussianNoise(0.5, seed=3),
-        lambda: nn.Dropout(0.5), lambda: Dropout(0.5, noise_shape=(None, 1)), lambda: nn.AlphaDropout(0.5),
+        lambda: Dropout(0.5),
+        lambda: Dropout(0.5, seed=3),
+        lambda: GaussianNoise(0.5),
+        lambda: GaussianNoise(0.5, seed=3),
+        lambda: nn.Dropout(0.5),
+        lambda: Dropout(0.5, noise_shape=(None, 1)),
+        lambda: nn.AlphaDropout(0.5),
     ],
-)  # fmt: skip
+)
 def test_random_layers_draw_what_they_draw_eagerly_and_anew_in_each_step(make):
     runs = []
     x, y = rows(count=4)
@@ -402,11 +438,15 @@ def test_random_layers_draw_what_they_draw_eagerly_and_anew_in_each_step(make):
 def network():
     return fanin.Sequential(
         [
-            fanin.Input((6,)), Dense(8, "tanh", name="first"), Dropout(0.2, name="thinned"), nn.Dropout(0.1),
-            BatchNormalization(momentum=0.5, name="normal"), Dense(8, "relu", name="second", kernel_regularizer="l2"),
+            fanin.Input((6,)),
+            Dense(8, "tanh", name="first"),
+            Dropout(0.2, name="thinned"),
+            nn.Dropout(0.1),
+            BatchNormalization(momentum=0.5, name="normal"),
+            Dense(8, "relu", name="second", kernel_regularizer="l2"),
             Dense(3, "softmax", name="last"),
         ]
-    )  # fmt: skip
+    )
 
 
 class Twins:
@@ -429,6 +469,7 @@ class Twins:
 
     def change(self, function):
         for model in self.models:
+            fanin.utils.set_random_seed(6)
             function(model)
 
 
@@ -495,22 +536,21 @@ def pop_layer(model):
 
 
 def torch_dropout(model):
-    model.layers[2].module.p = 0.9 if hasattr(model.layers[2], "module") else 0.9
     for part in model.modules():
         if type(part) is nn.Dropout:
             part.p = 0.9
 
 
 def regularize(model):
-    fanin.regularize(model.get_layer("first"), "kernel", "l2")
+    fanin.regularize(model.get_layer("first"), {"kernel": "l2"})
 
 
 def constrain(model):
-    fanin.constrain(model.get_layer("first"), "kernel", "unit_norm")
+    fanin.constrain(model.get_layer("first"), {"kernel": "unit_norm"})
 
 
 def exclude(model):
-    model.optimizer.exclude_from_weight_decay(var_names=["bias"])
+    model.optimizer.exclude_from_weight_decay(list(model.get_layer("first").parameters()))
 
 
 def recompile(model):
@@ -582,11 +622,19 @@ def test_changes_take_effect_at_the_next_step(name, exact):
 @pytest.mark.parametrize(
     ("kind", "name", "value"),
     [
-        ("Adam", "beta_1", 0.1), ("Adam", "beta_2", 0.5), ("Adam", "epsilon", 0.5), ("Adam", "amsgrad", False), ("SGD", "nesterov", True),
-        ("RMSprop", "rho", 0.1), ("Lion", "beta_1", 0.1), ("Adam", "clipvalue", 0.001), ("Adam", "global_clipnorm", 0.001),
-        ("Adam", "ema_momentum", 0.1), ("Adam", "ema_overwrite_frequency", 1),
+        ("Adam", "beta_1", 0.1),
+        ("Adam", "beta_2", 0.5),
+        ("Adam", "epsilon", 0.5),
+        ("Adam", "amsgrad", False),
+        ("SGD", "nesterov", True),
+        ("RMSprop", "rho", 0.1),
+        ("Lion", "beta_1", 0.1),
+        ("Adam", "clipvalue", 0.001),
+        ("Adam", "global_clipnorm", 0.001),
+        ("Adam", "ema_momentum", 0.1),
+        ("Adam", "ema_overwrite_frequency", 1),
     ],
-)  # fmt: skip
+)
 def test_changed_options_of_an_optimizer_take_effect_at_the_next_step(kind, name, value, exact):
     more = {"amsgrad": True} if name == "amsgrad" else {"momentum": 0.9} if kind == "SGD" else {}
     more |= {"use_ema": True} if "ema" in name else {}
@@ -615,10 +663,19 @@ def test_freezing_and_thawing_keeps_the_optimizers_state(exact):
 
 @pytest.mark.parametrize(
     "change",
-    [{"lr": 0.5}, {"momentum": 0.1}, {"weight_decay": 0.5}, {"nesterov": False}, {"maximize": True}, {"dampening": 0.1, "nesterov": False}],
+    [
+        {"lr": 0.5},
+        {"momentum": 0.1},
+        {"weight_decay": 0.5},
+        {"nesterov": False},
+        {"maximize": True},
+        {"dampening": 0.1, "nesterov": False},
+    ],
 )
 def test_changed_groups_of_torch_take_effect(change):
-    twins = Twins(lambda model: torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True), lambda: simple(rate=0.0))
+    twins = Twins(
+        lambda model: torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True), lambda: simple(rate=0.0)
+    )
     for _ in range(2):
         for model in twins.models:
             model.train_on_batch(*rows(count=4))
@@ -642,7 +699,9 @@ def test_a_group_added_to_a_torch_optimizer_takes_effect():
     twins = Twins(lambda model: torch.optim.SGD(list(model.parameters())[:2], lr=0.1), lambda: simple(rate=0.0))
     for add in (False, True):
         if add:
-            twins.change(lambda model: model.optimizer.add_param_group({"params": list(model.parameters())[2:], "lr": 0.5}))
+            twins.change(
+                lambda model: model.optimizer.add_param_group({"params": list(model.parameters())[2:], "lr": 0.5})
+            )
         for model in twins.models:
             model.train_on_batch(*rows(count=4))
     torch.testing.assert_close(flat(twins.models[0]), flat(twins.models[1]), rtol=1e-5, atol=1e-6)
@@ -687,7 +746,7 @@ def test_autocast_of_the_caller_counts(exact):
     twins = Twins(lambda model: optimizers.SGD(0.1))
     twins.step()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        twins.step()
+        twins.step(count=1)  # torch keeps what it has cast until autocast ends
     twins.step()
 
 
@@ -789,13 +848,25 @@ class Plain(nn.Module):
         return x if bool((x > 0).any()) else -x
 
 
+class AroundPlain(fanin.Model):
+    def __init__(self):
+        super().__init__()
+        self.one, self.plain, self.two = Dense(5), Plain(), Dense(3, "softmax")
+
+    def call(self, x):
+        return self.two(self.plain(self.one(x)))
+
+
 @pytest.mark.parametrize("kind", [Branches, ByNumpy, ByItem, Counts, Keeps, Collects, Updates, Plain])
 def test_what_cannot_be_traced_runs_eagerly_and_says_so_once(kind):
     x, y = rows()
 
     def make():
-        part = kind() if kind is Plain else kind(name="culprit")
-        return fanin.Sequential([fanin.Input((6,)), Dense(5, "tanh"), part, Dense(3, "softmax")])
+        if kind is Plain:
+            model = AroundPlain()
+            model(x)
+            return model
+        return fanin.Sequential([fanin.Input((6,)), Dense(5, "tanh"), kind(name="culprit"), Dense(3, "softmax")])
 
     made = make(), make()
     made[1].set_weights(made[0].get_weights())
@@ -876,7 +947,9 @@ def test_errors_are_those_of_eager_steps_and_change_nothing(fault, first):
     found = []
     for run_eagerly in (False, True):
         fanin.config.clear_session()
-        model = fanin.Sequential([fanin.Input((2,), dtype="int64"), Embedding(5, 3), layers.Flatten(), Dense(3, "softmax")])
+        model = fanin.Sequential(
+            [fanin.Input((2,), dtype="int64"), Embedding(5, 3), layers.Flatten(), Dense(3, "softmax")]
+        )
         model.compile(optimizers.Adam(0.1), "sparse_categorical_crossentropy", run_eagerly=run_eagerly)
         if first:
             model.train_on_batch(tokens, labels)
@@ -897,12 +970,13 @@ def traces(monkeypatch):
     """One entry for each program that is made."""
     made = []
 
-    class Counted(fanin.program.Program):
-        def __init__(self, *given, **named):
-            super().__init__(*given, **named)
-            made.append(self)
+    make = fanin.program.Program.__init__
 
-    monkeypatch.setattr(engine_module, "Program", Counted)
+    def counted(self, *given, **named):
+        make(self, *given, **named)
+        made.append(self)
+
+    monkeypatch.setattr(fanin.program.Program, "__init__", counted)
     return made
 
 
@@ -948,12 +1022,13 @@ def test_accumulation_needs_a_program_for_each_kind_of_call(traces):
 def test_a_failed_trace_is_not_tried_again(monkeypatch):
     tried = []
 
-    class Counted(fanin.program.Program):
-        def __init__(self, *given, **named):
-            tried.append(1)
-            super().__init__(*given, **named)
+    make = fanin.program.Program.__init__
 
-    monkeypatch.setattr(engine_module, "Program", Counted)
+    def counted(self, *given, **named):
+        tried.append(1)
+        make(self, *given, **named)
+
+    monkeypatch.setattr(fanin.program.Program, "__init__", counted)
     model = fanin.Sequential([fanin.Input((6,)), Branches(), Dense(3, "softmax")])
     model.compile("sgd", "sparse_categorical_crossentropy")
     with pytest.warns(UserWarning, match="run_eagerly"):
@@ -1006,9 +1081,12 @@ def test_metrics_history_and_own_states_are_those_of_eager_steps(exact):
         fanin.utils.set_random_seed(3)
         model = simple()
         model.compile(
-            "adam", "sparse_categorical_crossentropy", run_eagerly=run_eagerly,
-            metrics=["accuracy", fanin.metrics.SparseTopKCategoricalAccuracy(2)], weighted_metrics=["accuracy"],
-        )  # fmt: skip
+            "adam",
+            "sparse_categorical_crossentropy",
+            run_eagerly=run_eagerly,
+            metrics=["accuracy", fanin.metrics.SparseTopKCategoricalAccuracy(2)],
+            weighted_metrics=["accuracy"],
+        )
         history = model.fit(
             x, y, batch_size=BATCH, epochs=2, validation_split=0.3, class_weight={0: 2.0, 1: 0.5}, verbose=0
         ).history
@@ -1026,9 +1104,12 @@ def test_several_outputs_of_different_kinds(exact):
         h = Dense(5, "relu")(inputs)
         model = fanin.Model(inputs, {"kind": Dense(3, "softmax")(h), "size": Dense(1)(h), "free": Dense(2)(h)})
         model.compile(
-            "adam", {"kind": "sparse_categorical_crossentropy", "size": "mse", "free": None}, {"kind": 0.3},
-            metrics={"kind": ["accuracy"], "size": ["mae"]}, run_eagerly=run_eagerly,
-        )  # fmt: skip
+            "adam",
+            {"kind": "sparse_categorical_crossentropy", "size": "mse", "free": None},
+            {"kind": 0.3},
+            metrics={"kind": ["accuracy"], "size": ["mae"]},
+            run_eagerly=run_eagerly,
+        )
         history = model.fit(x, {"kind": y, "size": x[:, 0]}, batch_size=BATCH, epochs=2, verbose=0).history
         logs.append((history, [w.tolist() for w in model.get_weights()]))
         if not run_eagerly:

@@ -87,7 +87,7 @@ def _out_overload(target: Any, packet: Any) -> Call | None:
         other = getattr(packet, name)
         results = [a for a in other._schema.arguments if a.kwarg_only and a.alias_info and a.alias_info.is_write]
         rest = [(a.name, str(a.type)) for a in other._schema.arguments if a not in results]
-        if results and rest == given:
+        if results and rest == given and all(str(a.type) == "Tensor" for a in results):
             return Call(other, [a.name for a in results])
     return None
 

@@ -25,15 +25,16 @@ def memories(node: fx.Node) -> list[Memory]:
     """The pieces of memory that hold a node's value: those of what it views or changes, else its own."""
     first = node.args[0] if node.args else None
     if is_getitem(node) and isinstance(first, fx.Node):
-        held = memories(first)
-        return held if is_view(first) else [held[node.args[1]]]  # type: ignore[index]
+        return memories(first) if is_view(first) else [(first, node.args[1])]
     if is_view(node) and isinstance(first, fx.Node):
         return memories(first)
     if node.op != "call_function":
         return [value.untyped_storage()._cdata for value in tensors_of(node.meta.get("val"))]
     if targets := changed(node):
         return memories(targets[0])
-    return [(node, place) for place, _ in enumerate(tensors_of(node.meta.get("val")))]
+    value = node.meta.get("val")
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    return [(node, place) for place, part in enumerate(parts) if isinstance(part, Tensor)]
 
 
 def changed(node: fx.Node) -> list[fx.Node]:
@@ -90,6 +91,6 @@ class Changes:
         return any(memory in self.times for memory in memories(node))
 
     def between(self, node: fx.Node, first: fx.Node, last: fx.Node) -> bool:
-        """Whether the memory of a node changes after `first` and before `last` has run."""
+        """Whether the memory of a node changes after `first` has run and before `last` has, or by `last` itself."""
         start, end = self.place[first], self.place[last]
-        return any(start < time < end for memory in memories(node) for time in self.times.get(memory, ()))
+        return any(start < time <= end for memory in memories(node) for time in self.times.get(memory, ()))

@@ -11,7 +11,7 @@ constants. What is left is one line for each operation that computes something::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -89,7 +89,8 @@ class Emitter:
 
     def _emit(self, node: fx.Node) -> None:
         if node in self.traced.static:
-            self.values[node] = self.traced.static[node].detach()
+            value: Any = self.traced.static[node]
+            self.values[node] = value.detach() if isinstance(value, Tensor) else value  # or a generator
         elif node.op == "placeholder":
             pass
         elif node.meta.get("constant") or (is_view(node) and self._is_known(node.args[0])):
@@ -249,7 +250,7 @@ def _last_uses(graph: fx.Graph, results: set[fx.Node]) -> dict[fx.Node, list[fx.
     found: dict[fx.Node, list[fx.Node]] = {}
     seen: set[fx.Node] = set(results)
     for node in reversed(graph.nodes):
-        for source in _values_read(node):
+        for source in map(_owner, node.all_input_nodes):
             if source not in seen:
                 seen.add(source)
                 if node.op != "output":
@@ -257,5 +258,7 @@ def _last_uses(graph: fx.Graph, results: set[fx.Node]) -> dict[fx.Node, list[fx.
     return found
 
 
-def _values_read(node: fx.Node) -> Iterator[fx.Node]:
-    yield from node.all_input_nodes
+def _owner(node: fx.Node) -> fx.Node:
+    """The node that made a value: what an operation changes in place keeps its name."""
+    targets = changed(node)
+    return _owner(targets[0]) if targets else node

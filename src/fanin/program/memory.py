@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -108,16 +109,20 @@ def _overwritten(graph: fx.Graph, plan: Plan, place: dict[fx.Node, int]) -> dict
         if not isinstance(value, Tensor):
             continue
         for source in node.all_input_nodes:
-            given = source.meta["val"]
-            fits = isinstance(given, Tensor) and (given.shape, given.dtype, given.stride(), given.storage_offset()) == (
-                value.shape, value.dtype, value.stride(), 0,
-            )  # fmt: skip
-            held = memories(source)[0] if fits else None
-            if held in plan.span and plan.span[held][1] == place[node] and plan.bytes[held] == plan.bytes[memory]:
+            held = memories(source)[0] if isinstance(source.meta.get("val"), Tensor) else None
+            if held not in plan.span or plan.span[held][1] != place[node] or plan.bytes[held] != plan.bytes[memory]:
+                continue
+            readers = [one for one in node.all_input_nodes if held in memories(one)]
+            if all(_layout(one.meta["val"]) == _layout(value) for one in readers):
                 hosts[memory] = hosts.get(held, held)
                 plan.overwritten.add(held)
                 break
     return hosts
+
+
+def _layout(value: Any) -> Any:
+    """Where each number of a tensor lies in its memory."""
+    return (value.shape, value.dtype, value.stride(), value.storage_offset()) if isinstance(value, Tensor) else None
 
 
 def _place(plan: Plan, hosts: dict[Memory, Memory]) -> None:

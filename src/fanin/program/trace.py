@@ -15,6 +15,8 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from fanin.errors import NotTraceableError
+
 
 @dataclass
 class Traced:
@@ -59,9 +61,24 @@ def trace(
             lambda *given: list(function(*given)), tracing_mode="real", decomposition_table=dict(plain or {})
         )(*fakes)
     graph = module.graph
+    _turn_in_place_views(graph)
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     known = dict(zip(placeholders, static, strict=False))
     for node in graph.nodes:
         if node.op == "get_attr":
             known[node] = getattr(module, node.target)
     return Traced(graph, known, placeholders[len(static) :])
+
+
+def _turn_in_place_views(graph: fx.Graph) -> None:
+    """`squeeze_(x)` -> `squeeze(x)`: planned memory must not change its shape. NotTraceableError for one of an input."""
+    for node in graph.nodes:
+        if torch.Tag.inplace_view not in getattr(node.target, "tags", ()):
+            continue
+        wanted = [(one.name, str(one.type)) for one in node.target._schema.arguments]
+        packet = getattr(torch.ops.aten, node.target.overloadpacket.__name__.removesuffix("_"), None)
+        overloads = [getattr(packet, name) for name in packet.overloads()] if packet is not None else []
+        fitting = [o for o in overloads if [(a.name, str(a.type)) for a in o._schema.arguments] == wanted]
+        if not fitting or node.args[0].op == "placeholder":
+            raise NotTraceableError(f"{node.target} changes the shape of a tensor in place")
+        node.target = fitting[0]

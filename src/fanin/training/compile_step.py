@@ -96,8 +96,13 @@ def _loss_function(loss: Any) -> Callable[[Any, Any, Any], tuple[Tensor, list[Te
     if loss is None:
         return lambda y, outputs, weight: (outputs, [])
     if isinstance(loss, (str, dict, losses.Loss)) or (isinstance(loss, type) and issubclass(loss, losses.Loss)):
-        own: Any = losses.get(loss)
-        return lambda y, outputs, weight: (own(y, outputs, weight), [])
+
+        def own(y: Any, outputs: Any, weight: Any) -> tuple[Tensor, list[Tensor]]:
+            resolved = losses.resolve(loss, (None, *outputs.shape[1:]), tuple(y.shape))
+            return resolved(y, outputs, weight), []
+
+        losses.get(loss)  # an unknown name fails now
+        return own
     if not callable(loss):
         raise TypeError(f"compile_step: loss must be a name, a Loss or a function (outputs, targets), found {loss!r}.")
     return lambda y, outputs, weight: (loss(outputs, y) if weight is None else loss(outputs, y, weight), [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import traceback
 import warnings
 from collections import OrderedDict
@@ -24,7 +25,7 @@ from fanin.training.data import Batch
 from fanin.training.step import Result, State, Step
 from fanin.training.sums import Sums
 from fanin.training.updaters import Updater
-from fanin.training.watch import Watch
+from fanin.training.watch import Watch, has_hooks
 
 _MOST_PROGRAMS = 32
 AnyProgram = Program | InductorProgram
@@ -79,9 +80,9 @@ class Engine:
         sums: Sums,
         wants_loss: bool = False,
         wants_outputs: bool = False,
-        make: type[AnyProgram] = Program,
+        make: type[AnyProgram] | None = None,
     ):
-        self._make = make
+        self._make = make or Program
         self.step, self.updater, self.sums = step, updater, sums
         self.wants_loss, self.wants_outputs = wants_loss, wants_outputs
         self.model = step.objective.model
@@ -111,6 +112,7 @@ class Engine:
 
     def _arrange(self) -> None:
         self._is_ready = not any(is_lazy(one) for one in (*self.model.parameters(), *self.model.buffers()))
+        self._is_ready &= not any(has_hooks(one) for one in self.model.parameters())  # tracing would not meet them
         trained: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
         self._trains = self._is_ready and bool(trained)
         if self.updater is not None and self._trains:
@@ -252,10 +254,13 @@ class Engine:
         """Say, once, why steps run eagerly; called when the eager step went well."""
         reason, self._reason = self._reason, None
         if reason is not None:
+            level, frame = 1, inspect.currentframe()
+            while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "fanin":
+                level, frame = level + 1, frame.f_back
             warnings.warn(
                 f"This step runs eagerly, with the same results: {reason}. compile(run_eagerly=True) does so without "
                 "this warning.",
-                stacklevel=2,
+                stacklevel=level - 1 if frame is None else level,
             )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,8 @@ class Prediction:
 
         before = Watch(self.module)
         try:
-            program = Program(function, static, inputs, is_frozen=True)
+            with in_eval_mode(self.module):
+                program = Program(function, static, inputs, is_frozen=True)
         except Exception as error:
             self.reason = reason_for(error)
             return None
@@ -105,7 +107,7 @@ class Prediction:
 
     def eager(self, x: Any) -> Any:
         """The outputs without a program."""
-        with torch.no_grad():
+        with in_eval_mode(self.module), torch.no_grad():
             return self._holder(x)
 
     def __call__(self, x: Any) -> Any:
@@ -118,6 +120,19 @@ class Prediction:
             return pytree.tree_unflatten(program(*pytree.tree_leaves(x)), structure)
         except IndexError:
             return self.eager(x)  # whose message names the layer
+
+
+@contextmanager
+def in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """Every part in eval mode inside the block, and as it was after it."""
+    trained = [part for part in module.modules() if part.training]
+    for part in trained:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in trained:
+            part.training = True
 
 
 class _Holder(nn.Module):
@@ -142,20 +157,16 @@ class CompiledPrediction:
 
     def refresh(self) -> None:
         """Take over the module as it is now."""
-        was = {part: part.training for part in self.module.modules()}
-        self.module.eval()
-        try:
-            self._prediction = Prediction(self.module)
-            self._by_shape: dict[Any, Program] = {}
-            self(self._example)
-        finally:
-            for part, mode in was.items():
-                part.training = mode
+        self._prediction = Prediction(self.module)
+        self._by_shape: dict[Any, Program] = {}
+        self(self._example)
 
     def __call__(self, x: Any) -> Any:
         """The outputs: numpy arrays for arrays, tensors for tensors."""
         if type(x) is not np.ndarray:
-            return self._prediction(pytree.tree_map(lambda one: as_tensor(one, "x"), x))
+            outputs = self._prediction(pytree.tree_map(lambda one: as_tensor(one, "x"), x))
+            is_given_arrays = not any(isinstance(one, Tensor) for one in pytree.tree_leaves(x))
+            return pytree.tree_map(to_numpy, outputs) if is_given_arrays else outputs
         found = self._by_shape.get((x.shape, x.dtype))
         if found is None:
             outputs = self._prediction(as_tensor(x, "x"))

@@ -101,7 +101,7 @@ class TorchUpdater:
     def arrange(self, trained: list[Tensor]) -> None:
         """As `Updater.arrange`: weights of the optimizer that `trained` leaves out get no update."""
         chosen = {id(w) for w in trained}
-        self._fresh: dict[int, Tensor] = {}  # momentum that has not begun: torch keeps it only from the first step on
+        self._fresh: dict[int, Slots] = {}  # what torch keeps only from a weight's first gradient on
         self._groups = [[w for w in g["params"] if id(w) in chosen] for g in self.optimizer.param_groups]
         self.weights = [w for group in self._groups for w in group]
         self.slots = [
@@ -113,18 +113,17 @@ class TorchUpdater:
 
     def _state(self, weight: Tensor, group: dict[str, Any]) -> Slots:
         """The state of one weight, made as torch makes it where there is none yet."""
-        state = self.optimizer.state[weight]
-        if self._is_sgd:
-            buffer = state.get("momentum_buffer")
-            if group["momentum"] and buffer is None:
-                buffer = self._fresh[id(weight)] = torch.zeros_like(weight, requires_grad=False)
-            return {"momentum_buffer": buffer} if group["momentum"] else {}
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
-            if group["amsgrad"]:
-                state["max_exp_avg_sq"] = torch.zeros_like(weight)
-        return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        state = self.optimizer.state.get(weight, {})
+        names = ["momentum_buffer"] if group.get("momentum") else []
+        if not self._is_sgd:
+            names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
+        if all(state.get(name) is not None for name in names):
+            return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        fresh = {name: torch.zeros_like(weight, requires_grad=False) for name in names}
+        if not self._is_sgd:
+            fresh = {"step": torch.zeros((), dtype=torch.float32), **fresh}
+        self._fresh[id(weight)] = fresh
+        return fresh
 
     def next(self) -> Hashable:
         """As `Updater.next`: the options of all groups, and whether momentum begins."""
@@ -132,7 +131,7 @@ class TorchUpdater:
         for number, group in zip(self.numbers, self.optimizer.param_groups, strict=True):
             number.fill_(group["lr"])
             kinds.append(tuple((k, v) for k, v in group.items() if k not in ("params", "lr", "initial_lr")))
-        fresh = tuple(id(w) in self._fresh for w in self.weights)
+        fresh = tuple(id(w) in self._fresh for w in self.weights) if self._is_sgd else ()
         return tuple(kinds), fresh
 
     def play(
@@ -145,7 +144,7 @@ class TorchUpdater:
             places = [i for i in range(start, start + len(members)) if gradients[i] is not None]
             start += len(members)
             for first in (True, False) if self._is_sgd else (False,):
-                chosen = [i for i in places if fresh[i] is first]
+                chosen = [i for i in places if not self._is_sgd or fresh[i] is first]
                 if chosen:
                     update = self._sgd if self._is_sgd else self._adam
                     given = [gradients[i].contiguous() for i in chosen]  # type: ignore[union-attr]
@@ -192,7 +191,7 @@ class TorchUpdater:
         self.optimizer._opt_called = True  # type: ignore[attr-defined]  # what torch's schedulers look for
         for weight, had in zip(self.weights, has_gradient, strict=True):
             if had and id(weight) in self._fresh:
-                self.optimizer.state[weight]["momentum_buffer"] = self._fresh.pop(id(weight))
+                self.optimizer.state[weight].update(self._fresh.pop(id(weight)))
 
 
 def updater_for(optimizer: Any) -> Updater | None:

@@ -7,7 +7,7 @@ or another object of one's own is not seen.
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from fanin.layers.layer import Layer
@@ -33,6 +33,11 @@ _REGISTRIES = (
 )  # fmt: skip
 
 
+def has_hooks(weight: Tensor) -> bool:
+    """Whether functions were registered to be called with the gradient of a weight."""
+    return bool(weight._backward_hooks) or bool(getattr(weight, "_post_accumulate_grad_hooks", None))
+
+
 class Watch:
     """A module as it was: its parts, their attributes, and where their weights lie."""
 
@@ -52,7 +57,14 @@ class Watch:
         registries = [part.__dict__.get(name) for part in self._parts for name in _REGISTRIES]
         self._sizes = [(registry, len(registry)) for registry in registries if registry is not None]
         self._weights = [
-            (registry, name, weight, weight.requires_grad, None if is_lazy(weight) else weight.data_ptr())
+            (
+                registry,
+                name,
+                weight,
+                weight.requires_grad,
+                has_hooks(weight),
+                None if is_lazy(weight) else weight.data_ptr(),
+            )
             for part in self._parts
             for registry in (part._parameters, part._buffers)
             for name, weight in registry.items()
@@ -79,8 +91,12 @@ class Watch:
         for registry, size in self._sizes:
             if len(registry) != size:
                 return False
-        for registry, name, weight, trains, address in self._weights:
-            if registry.get(name) is not weight or weight.requires_grad is not trains:
+        for registry, name, weight, trains, hooked, address in self._weights:
+            if (
+                registry.get(name) is not weight
+                or weight.requires_grad is not trains
+                or has_hooks(weight) is not hooked
+            ):
                 return False
             if weight.data_ptr() != address if address is not None else not is_lazy(weight):
                 return False

@@ -67,7 +67,7 @@ endef
 	@touch .venv/.demo
 
 .venv/.bench: .venv/.dev
-	@echo "Installing JAX, to compare with: 0.1 GB to download; half a minute on a fast network."
+	@echo "Installing JAX, Flax, OpenVINO and PEFT, to compare with; a minute on a fast network."
 	$(call install,-q -e '.[bench]')
 
 .venv/.torch: .venv/.python constraints.txt

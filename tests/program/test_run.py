@@ -108,6 +108,12 @@ CASES = {
         w + x,
     )[2:],
     "nothing": lambda w, x: [None],
+    "a list with one tensor": lambda w, x: [
+        torch._foreach_add([x * 2], 1.0)[0] + 1,
+        torch._foreach_sqrt([x * x])[0].sum(),
+    ],
+    "a row times a matrix": lambda w, x: [(x[0] @ w) * 2, F.linear(x[1], w)[None]],
+    "a copy of what it changes": lambda w, x: (x.mul_(x[:, :1].clone()), x * 1)[1:],
     "a chain in one place": lambda w, x: [torch.tanh(torch.sigmoid(torch.relu(torch.exp(x @ w) + 1) * 2))],
     "a diamond": lambda w, x: (lambda y: (lambda a, b: [a + b, a * b, y - a])(torch.relu(y), torch.tanh(y)))(x @ w),
     "an attribute": lambda w, x: [x * CAPTURED, CAPTURED.clone()],

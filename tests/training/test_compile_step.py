@@ -61,6 +61,7 @@ MODULES = {
     ),
     "dropout": lambda: nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.3), nn.ELU(), nn.Linear(8, 3)),
     "tied": Tied,
+    "norm first": lambda: nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 3)),
     "residual": Residual,
     "prelu": lambda: nn.Sequential(nn.Linear(6, 8), nn.PReLU(), nn.Linear(8, 3, bias=False)),
     "own layers": lambda: nn.Sequential(

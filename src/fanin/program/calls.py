@@ -64,6 +64,8 @@ def writing_call(node: fx.Node) -> Call | None:
     target: Any = node.target
     if target in _COPYING and not node.kwargs.get("memory_format"):
         return _COPYING[target]
+    if target in _RESIZING:
+        return None
     if target in _SPECIAL:
         return _SPECIAL[target]
     packet = getattr(target, "overloadpacket", None)
@@ -109,6 +111,10 @@ _SPECIAL: dict[Any, Call] = {
     aten.mean.default: Call(torch.mean, ["out"], reduces_all=True),
     aten.nll_loss.default: Call(getattr(torch._C._nn, "nll_loss", aten.nll_loss.out), ["out"]),
 }
+# With `reduction`, these first write all values into the memory for one.
+_RESIZING = frozenset(
+    {aten.mse_loss.default, aten.smooth_l1_loss.default, aten.huber_loss.default, aten.soft_margin_loss.default}
+)
 EMPTIES = frozenset(
     {aten.empty.memory_format, aten.empty_like.default, aten.new_empty.default, aten.empty_strided.default}
 )

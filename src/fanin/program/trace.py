@@ -6,7 +6,9 @@ The function runs once, on fake tensors: they have shapes and dtypes, but no val
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +57,7 @@ def trace(
 
     Whatever `function` raises comes through. Tensors that it takes from elsewhere become static too.
     """
-    with torch.inference_mode(False), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    with torch.inference_mode(False), _without_log(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in (*static, *inputs)]
         module = make_fx(
             lambda *given: list(function(*given)), tracing_mode="real", decomposition_table=dict(plain or {})
@@ -70,8 +72,19 @@ def trace(
     return Traced(graph, known, placeholders[len(static) :])
 
 
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """Without torch's log of operations that fail on fake tensors: the exception tells."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    was, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was
+
+
 def _turn_in_place_views(graph: fx.Graph) -> None:
-    """`squeeze_(x)` -> `squeeze(x)`: planned memory must not change its shape. NotTraceableError for one of an input."""
+    """`squeeze_(x)` -> `squeeze(x)`: planned memory keeps its shape. NotTraceableError where it is an input's."""
     for node in graph.nodes:
         if torch.Tag.inplace_view not in getattr(node.target, "tags", ()):
             continue

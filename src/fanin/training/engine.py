@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from fanin import constraints
 from fanin.errors import NotTraceableError
 from fanin.graph.tree import leaves
+from fanin.kernels.rows import rows_key, rows_tensors, with_rows_tensors
 from fanin.layers.ledger import run_updates
 from fanin.program import InductorProgram, Program
 from fanin.training.data import Batch
@@ -89,12 +90,14 @@ class Engine:
         self._whole = Whole(step, updater)
         self._programs: OrderedDict[Hashable, tuple[AnyProgram, Notes] | None] = OrderedDict()
         self._watch: Watch | None = None
+        self._trains = self._is_ready = False
         self._warned = False
         self._reason: str | None = None
         self._last_batch: Batch | None = None
         self._last_kind: Hashable = None
         self._last_found: tuple[AnyProgram, Notes] | None = None
         self._last_inputs: list[Tensor] = []
+        self._last_rows: list[Tensor] = []
 
     def __reduce__(self) -> Any:
         return _nothing, ()  # a copy of a model compiles its own
@@ -103,7 +106,8 @@ class Engine:
 
     def look(self) -> None:
         """See whether the model changed since its programs were made, and forget them if it did."""
-        if self._watch is None or not self._watch.stands():
+        updater = self.updater if self._trains else None
+        if self._watch is None or not self._watch.stands() or (updater is not None and not updater.stands()):
             self._programs.clear()
             self._arrange()
             self._watch = Watch(self.model)
@@ -118,6 +122,10 @@ class Engine:
         if self.updater is not None and self._trains:
             self.updater.arrange(trained)
             self._trains = bool(self.updater.weights)
+
+    def forget_batch(self) -> None:
+        """Let go of the last batch, after a pass."""
+        self._last_batch, self._last_inputs, self._last_rows = None, [], []
 
     # --- steps -----------------------------------------------------------------------------------------------
 
@@ -148,9 +156,11 @@ class Engine:
         return Outcome(loss, pytree.tree_unflatten(results, notes.outputs) if self.wants_outputs else None)
 
     def _program(self, kind: Hashable, batch: Batch, body: Callable[..., list[Any]]) -> tuple[AnyProgram, Notes] | None:
-        if batch is self._last_batch and kind == self._last_kind:
+        rows = rows_tensors()
+        if batch is self._last_batch and kind == self._last_kind and _are_same(rows, self._last_rows):
             return self._last_found  # the same tensors, filled anew
-        key = kind, _signature(batch.x), _signature(batch.y), _signature(batch.weight), self._modes, _autocast()
+        signatures = _signature(batch.x), _signature(batch.y), _signature(batch.weight)
+        key = kind, signatures, self._modes, _autocast(), rows_key()
         if key in self._programs:
             self._programs.move_to_end(key)
         else:
@@ -158,36 +168,39 @@ class Engine:
             if len(self._programs) > _MOST_PROGRAMS:
                 self._programs.popitem(last=False)
         self._last_batch, self._last_kind, self._last_found = batch, kind, self._programs[key]
+        self._last_rows = rows
         if self._last_found is not None:
-            self._last_inputs = self._last_found[0].look(_leaves(batch))
+            self._last_inputs = self._last_found[0].look([*_leaves(batch), *rows])
         return self._last_found
 
     def _compile(self, body: Callable[..., list[Any]], batch: Batch) -> tuple[AnyProgram, Notes] | None:
         tensors, structure = pytree.tree_flatten(tuple(batch[:3]))
         inputs = [one for one in tensors if one is not None]
-        static = self._static()
+        static, rows = self._static(), rows_tensors()
         notes = Notes()
 
         def function(*given: Tensor) -> list[Any]:
             stands_for = {id(real): fake for real, fake in zip(static, given, strict=False)}
-            parts = pytree.tree_unflatten(_filled(tensors, given[len(static) :]), structure)
+            ours, of_rows = given[len(static) : len(given) - len(rows)], given[len(given) - len(rows) :]
+            parts = pytree.tree_unflatten(_filled(tensors, ours), structure)
             swapped = {
                 f"objective.model.{name}": stands_for[id(tensor)]
                 for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers())
             }
             traced_batch = Batch(parts[0], parts[1], parts[2], batch.size)
             run = functools.partial(body, stands_for, traced_batch, notes)
-            results: list[Any] = functional_call(self._whole, swapped, (run,))
+            with with_rows_tensors(of_rows):
+                results: list[Any] = functional_call(self._whole, swapped, (run,))
             return results
 
         before = Watch(self.model)
         try:
-            program = self._make(function, static, inputs)
+            program = self._make(function, static, [*inputs, *rows])
         except Exception as error:
             self._explain(error)
             return None
-        if not before.stands():
-            self._explain(NotTraceableError("it changes its own attributes when it is called"))
+        if (moved := before.difference()) is not None:
+            self._explain(NotTraceableError(f"a call changes {moved}"))
             return None
         return program, notes
 
@@ -239,8 +252,11 @@ class Engine:
         return [*([result.loss] if self.wants_loss else []), *(outputs if self.wants_outputs else [])]
 
     def _run_updates(self, updates: list[Any]) -> None:
-        if any(callable(update) and not isinstance(update, Tensor) for update in updates):
-            raise NotTraceableError("a layer adds functions as updates in its call")
+        for update in updates:
+            if callable(update) and not isinstance(update, Tensor):
+                name = getattr(update, "__qualname__", type(update).__name__)
+                line = getattr(getattr(update, "__code__", None), "co_firstlineno", "?")
+                raise NotTraceableError(f"a call adds the function {name} (line {line}) as an update")
         run_updates(updates)
 
     # --- what cannot be compiled -----------------------------------------------------------------------------
@@ -262,6 +278,10 @@ class Engine:
                 "this warning.",
                 stacklevel=level - 1 if frame is None else level,
             )
+
+
+def _are_same(ones: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return len(ones) == len(others) and all(one is other for one, other in zip(ones, others, strict=True))
 
 
 def _nothing() -> None:
@@ -296,7 +316,7 @@ def reason_for(error: Exception) -> str:
     layer, place = "", ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         name = frame.f_globals.get("__name__", "")
-        if name.partition(".")[0] in ("torch", "fanin"):
+        if name.partition(".")[0] in ("torch", "fanin") or frame.f_code.co_filename.startswith("<"):
             continue
         owner = frame.f_locals.get("self")
         if isinstance(owner, nn.Module):

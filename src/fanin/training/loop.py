@@ -120,8 +120,8 @@ def evaluate(
 
 def _run_test(trainer: Trainer, source: Iterator[Batch], hooks: CallbackList, progress: Progress | None) -> Logs:
     hooks.call("on_test_begin", {})
-    trainer.begin_pass()
     with _eval_mode(trainer.model):
+        trainer.begin_pass()
         for number, batch in enumerate(source):
             hooks.call("on_test_batch_begin", number, {})
             trainer.test(batch)
@@ -175,8 +175,8 @@ def train_on_batch(model: Any, compiled: Compiled, x: Any, y: Any, sample_weight
     """One step; see `Model.train_on_batch`."""
     data = _reader(model, class_weight).arrays(x, y, sample_weight)
     trainer = _ready(model, compiled, data, "y")
-    trainer.begin_pass()
     with _train_mode(model), flush_denormals():
+        trainer.begin_pass()
         for batch in data.batches(_one_batch(data)):
             trainer.train(batch)
     return trainer.logs()

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from fanin.callbacks import CallbackList
 from fanin.errors import DataError
 from fanin.graph.tree import tree_map
+from fanin.kernels.rows import rows_tensors
 from fanin.layers.variables import to_numpy
 from fanin.training.data import Arrays, Stream
 from fanin.training.prediction import TILE, Prediction
@@ -128,7 +129,7 @@ def _one_batch(prediction: Prediction | Tiled, x: Any, rows: int, found: Outputs
         places = found.places(program.results, structure, rows)
         if places is not None and _fit(program.results, places):
             try:
-                program.run_into(pytree.tree_leaves(x), places)
+                program.run_into([*pytree.tree_leaves(x), *rows_tensors()], places)
             except IndexError:
                 return prediction.eager(x), False  # which names the layer
             return pytree.tree_unflatten(places, structure), True

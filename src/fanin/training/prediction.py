@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
+from fanin.kernels.rows import rows_key, rows_tensors, with_rows_tensors
 from fanin.layers.convert import as_tensor
 from fanin.layers.variables import to_numpy
 from fanin.program import Program
@@ -60,20 +61,25 @@ class Prediction:
         found = self._by_shape.get(x.shape) if x.dtype == np.float32 and x.flags.c_contiguous else None
         if found is None or self._watch is None or not self._watch.stands() or self._watch.trains():
             return None
+        if rows_key() is not None:
+            return None
         return found
 
     def remember(self, x: Any) -> None:
         """Let `known` find the program of this array."""
         found = self.program(torch.from_numpy(x)) if x.dtype == np.float32 and x.flags.writeable else None
-        if found is None or found[0].is_prepared:  # whose weights would have to be looked at again
+        if found is None or rows_key() is not None:
+            return
+        if found[0].is_prepared:  # its weights would have to be looked at again
             return
         if all(result.dtype != torch.bfloat16 for result in found[0].results):
             self._by_shape[x.shape] = found
 
     def program(self, x: Any) -> tuple[Program, Any] | None:
-        """The program for inputs shaped like these, and the structure of its results; None if there is none."""
+        """The program for inputs shaped like these, and the structure of its results; None if there is none. It takes
+        what `inputs` gives."""
         inputs, structure = pytree.tree_flatten(x)
-        key = structure, tuple((one.shape, one.dtype, one.device, one.stride()) for one in inputs)
+        key = structure, rows_key(), tuple((one.shape, one.dtype, one.device, one.stride()) for one in inputs)
         if key not in self._programs:
             self._programs[key] = self._compile(inputs, structure)
             if len(self._programs) > _MOST_PROGRAMS:
@@ -81,16 +87,22 @@ class Prediction:
                 self._by_shape.clear()
         return self._programs[key]
 
+    def inputs(self, x: Any) -> list[Tensor]:
+        """What a program takes: the leaves of x, and which adapter acts in which row."""
+        return [*pytree.tree_leaves(x), *rows_tensors()]
+
     def _compile(self, inputs: list[Tensor], structure: Any) -> tuple[Program, Any] | None:
         tensors = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
         static = list({id(tensor): tensor for tensor in tensors.values()}.values())
         places = {id(tensor): place for place, tensor in enumerate(static)}
         shapes: list[Any] = []
+        rows = rows_tensors()
 
         def function(*given: Tensor) -> list[Any]:
             swapped = {f"module.{name}": given[places[id(tensor)]] for name, tensor in tensors.items()}
-            x = pytree.tree_unflatten(list(given[len(static) :]), structure)
-            with torch.no_grad():
+            end = len(given) - len(rows)
+            x = pytree.tree_unflatten(list(given[len(static) : end]), structure)
+            with torch.no_grad(), with_rows_tensors(given[end:]):
                 outputs = functional_call(self._holder, swapped, (x,))
             found, spec = pytree.tree_flatten(outputs)
             shapes.append(spec)
@@ -99,7 +111,7 @@ class Prediction:
         before = Watch(self.module)
         try:
             with in_eval_mode(self.module):
-                program = Program(function, static, inputs, is_frozen=True)
+                program = Program(function, static, [*inputs, *rows], is_frozen=True)
         except Exception as error:
             self.reason = reason_for(error)
             return None
@@ -117,7 +129,7 @@ class Prediction:
             return self.eager(x)
         program, structure = found
         try:
-            return pytree.tree_unflatten(program(*pytree.tree_leaves(x)), structure)
+            return pytree.tree_unflatten(program(*self.inputs(x)), structure)
         except IndexError:
             return self.eager(x)  # whose message names the layer
 
@@ -167,15 +179,15 @@ class CompiledPrediction:
             outputs = self._prediction(pytree.tree_map(lambda one: as_tensor(one, "x"), x))
             is_given_arrays = not any(isinstance(one, Tensor) for one in pytree.tree_leaves(x))
             return pytree.tree_map(to_numpy, outputs) if is_given_arrays else outputs
-        found = self._by_shape.get((x.shape, x.dtype))
+        found = self._by_shape.get((x.shape, x.dtype, rows_key()))
         if found is None:
             outputs = self._prediction(as_tensor(x, "x"))
             known = self._prediction.program(as_tensor(x, "x")) if x.flags.writeable and x.flags.c_contiguous else None
             if known is not None and isinstance(outputs, Tensor) and outputs.dtype != torch.bfloat16:
-                self._by_shape[x.shape, x.dtype] = known[0]
+                self._by_shape[x.shape, x.dtype, rows_key()] = known[0]
             return pytree.tree_map(to_numpy, outputs)
         results = found.new_results()
-        found.run_into((torch.from_numpy(x),), results)
+        found.run_into(self._prediction.inputs(torch.from_numpy(x)), results)
         return results[0].numpy()
 
 

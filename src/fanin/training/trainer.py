@@ -94,6 +94,7 @@ class Trainer:
 
     def finish(self) -> None:
         """The end of training: weights become their averages, where the optimizer keeps any."""
+        self.engine.forget_batch()
         if isinstance(self.compiled.optimizer, Optimizer):
             self.compiled.optimizer.finalize_variable_values(self.model.trainable_variables)
 

@@ -13,6 +13,7 @@ from fanin.optimizers.core import Slots
 from fanin.optimizers.rounds import Round
 
 Gradients = Sequence[Tensor | None]
+_COUNTED = {"_iterations", "_rate", "learning_rate", "name"}  # what steps read anew
 
 
 class Updater(Protocol):
@@ -30,6 +31,9 @@ class Updater(Protocol):
 
     def arrange(self, trained: list[Tensor]) -> None:
         """Get ready for these weights."""
+
+    def stands(self) -> bool:
+        """Whether the optimizer has the options and the weights that it had at `arrange`."""
 
     def next(self) -> Hashable:
         """Fill the numbers for the coming step; returns what kind of step it is, as part of a program's key."""
@@ -51,6 +55,7 @@ class OwnUpdater:
         self.weights: list[Tensor] = []
         self.slots: list[Slots] = []
         self.numbers: list[Tensor] = []
+        self._options: dict[str, Any] = {}
 
     def arrange(self, trained: list[Tensor]) -> None:
         """As `Updater.arrange`."""
@@ -59,6 +64,15 @@ class OwnUpdater:
         self.weights = self.optimizer.known_weights(trained)
         self.slots = self.optimizer.slots(self.weights)
         self.numbers = list(self.optimizer.numbers(self.weights[0]))
+        self._options = self._look()
+
+    def stands(self) -> bool:
+        """As `Updater.stands`."""
+        return self._look() == self._options
+
+    def _look(self) -> dict[str, Any]:
+        plain = (bool, int, float, str, type(None))
+        return {n: v for n, v in vars(self.optimizer).items() if isinstance(v, plain) and n not in _COUNTED}
 
     def next(self) -> Round:
         """As `Updater.next`."""
@@ -88,6 +102,7 @@ class TorchUpdater:
         self.slots: list[Slots] = []
         self.numbers: list[Tensor] = []
         self._is_sgd = type(optimizer) is torch.optim.SGD
+        self._members: list[list[int]] = []
 
     @staticmethod
     def takes(optimizer: torch.optim.Optimizer) -> bool:
@@ -110,6 +125,14 @@ class TorchUpdater:
             for w in weights
         ]
         self.numbers = [torch.zeros((), dtype=torch.float64) for _ in self._groups]
+        self._members = self._look()
+
+    def stands(self) -> bool:
+        """As `Updater.stands`; options are part of the kind of each step."""
+        return self._look() == self._members
+
+    def _look(self) -> list[list[int]]:
+        return [[id(weight) for weight in group["params"]] for group in self.optimizer.param_groups]
 
     def _state(self, weight: Tensor, group: dict[str, Any]) -> Slots:
         """The state of one weight, made as torch makes it where there is none yet."""

@@ -7,6 +7,8 @@ or another object of one's own is not seen.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -84,23 +86,32 @@ class Watch:
 
     def stands(self) -> bool:
         """Whether everything is as it was."""
+        return self.difference() is None
+
+    def difference(self) -> str | None:
+        """What is not as it was, in words; None if there is nothing."""
         for owners in (self._attributes, self._members, self._rules):
             for own, name, value in owners:
                 if own.get(name) is not value:
-                    return False
+                    return f"the attribute {name!r} of {self._owner(own)}"
         for registry, size in self._sizes:
             if len(registry) != size:
-                return False
+                return f"what belongs to {self._owner(registry)}"
         for registry, name, weight, trains, hooked, address in self._weights:
-            if (
-                registry.get(name) is not weight
-                or weight.requires_grad is not trains
-                or has_hooks(weight) is not hooked
-            ):
-                return False
-            if weight.data_ptr() != address if address is not None else not is_lazy(weight):
-                return False
-        return True
+            is_same = registry.get(name) is weight and weight.requires_grad is trains and has_hooks(weight) is hooked
+            if not is_same or (is_lazy(weight) if address is not None else not is_lazy(weight)):
+                return f"the weight {name!r} of {self._owner(registry)}"
+            if address is not None and weight.data_ptr() != address:
+                return f"the memory of the weight {name!r} of {self._owner(registry)}"
+        return None
+
+    def _owner(self, registry: Any) -> str:
+        """The part that has this dict or list, in words."""
+        for part in self._parts:
+            own = part.__dict__
+            if own is registry or any(value is registry for value in own.values()):
+                return f"layer {getattr(part, 'name', '')!r} ({type(part).__name__})"
+        return "a layer"
 
     def modes(self) -> tuple[bool, ...]:
         """Which parts are in train mode."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import call, chain, compiling, imports, memory, predict, sweeps, tables, train
+from benchmarks import call, chain, compiling, imports, lora, memory, predict, sweeps, tables, train
 
 PARTS: dict[str, Callable[..., Any]] = {
     "imports": imports.main,
@@ -25,6 +25,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "tables": lambda **_: tables.main(),  # has no rounds
     "train": train.main,
     "predict": predict.main,
+    "lora": lora.main,
     "compiling": compiling.main,
     "memory": memory.main,
     "sweeps": sweeps.main,

@@ -1,3 +1,5 @@
+"""Another adapter in each row of a batch, in compiled steps and predictions: as eagerly, whatever the names."""
+
 import copy
 
 import numpy as np
@@ -9,76 +11,71 @@ from fanin import adapters
 from fanin.layers import Dense
 
 NAMES = ["ann", "bob", "cid"]
+MIXES = (["ann", "bob", None, "cid"], ["bob", "ann", "cid", None], [None] * 4)
 
 
-def make(dropout=0.0):
-    m = fanin.Sequential([fanin.Input((6,)), Dense(8, "relu"), Dense(3)])
-    for i, n in enumerate(NAMES):
-        adapters.add(m, n, i + 1, alpha=i + 1.5, b_initializer="glorot_uniform")
-    return m
+@pytest.fixture
+def model():
+    made = fanin.Sequential([fanin.Input((6,)), Dense(8, "relu"), Dense(3)])
+    for place, name in enumerate(NAMES):
+        adapters.add(made, name, place + 1, alpha=place + 1.5, b_initializer="glorot_uniform")
+    return made
 
 
-@pytest.mark.parametrize("opt", ["adam", "sgd"])
-def test_fit(opt):
-    m = make()
-    t = copy.deepcopy(m)
-    x = np.random.randn(12, 6).astype("f")
-    y = np.random.randn(12, 3).astype("f")
+def agree(one, two, **tolerance):
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(a, b, **tolerance)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_fit(model, optimizer):
+    twin = copy.deepcopy(model)
+    x, y = np.random.randn(12, 6).astype("f"), np.random.randn(12, 3).astype("f")
     names = ["ann", None, "cid", "ann"]
-    for each, eager in ((m, False), (t, True)):
-        each.compile(fanin.optimizers.get(opt), "mse", run_eagerly=eager)
-        with adapters.rows(each, names):
-            each.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0)
-        with adapters.rows(each, names[::-1]):
-            each.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0)
+    for each, is_eager in ((model, False), (twin, True)):
+        each.compile(fanin.optimizers.get(optimizer), "mse", run_eagerly=is_eager)
+        for mix in (names, names[::-1]):
+            with adapters.rows(each, mix):
+                each.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0)
         adapters.set_active(each, "bob")
-        each.fit(x, y, batch_size=4, epochs=1, shuffle=False, verbose=0)
-    for a, b in zip(m.parameters(), t.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        each.fit(x, y, batch_size=4, shuffle=False, verbose=0)
+    agree(model, twin, rtol=1e-5, atol=1e-6)
 
 
-def test_compile_step_and_predict():
-    m = make()
-    t = copy.deepcopy(m)
-    loss = torch.nn.functional.mse_loss
-    with adapters.rows(m, NAMES), adapters.rows(t, NAMES):
-        pass
-    om, ot = [torch.optim.Adam(k.parameters(), 1e-2) for k in (m, t)]
-    m(torch.ones(1, 6))
-    step = fanin.compile_step(m, loss, om)
-    g = torch.Generator().manual_seed(0)
-    for k in range(12):
-        names = [([*NAMES, None])[i] for i in torch.randint(4, (5,), generator=g).tolist()]
+def test_compile_step(model):
+    twin, loss = copy.deepcopy(model), torch.nn.functional.mse_loss
+    with adapters.rows(model, NAMES), adapters.rows(twin, NAMES):
+        pass  # which thaws them
+    ours, theirs = (torch.optim.Adam(each.parameters(), 1e-2) for each in (model, twin))
+    step = fanin.compile_step(model, loss, ours)
+    drawn = torch.Generator().manual_seed(0)
+    twin.train()
+    for _ in range(12):
+        names = [[*NAMES, None][place] for place in torch.randint(4, (5,), generator=drawn).tolist()]
+        x, y = torch.randn(5, 6), torch.randn(5, 3)
         if not any(names):
             continue
-        x, y = torch.randn(5, 6), torch.randn(5, 3)
-        with adapters.rows(m, names):
-            a = step(x, y)
-        t.train()
-        with adapters.rows(t, names):
-            b = loss(t(x), y)
-        ot.zero_grad()
-        b.backward()
-        ot.step()
-        t.eval()
-        torch.testing.assert_close(a, b.detach())
-    for a, b in zip(m.parameters(), t.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-    print(len(step.engine._programs), [v is None for v in step.engine._programs.values()])
-    assert all(v is not None for v in step.engine._programs.values())
+        with adapters.rows(model, names):
+            found = step(x, y)
+        with adapters.rows(twin, names):
+            expected = loss(twin(x), y)
+            theirs.zero_grad()
+            expected.backward()
+            theirs.step()
+        torch.testing.assert_close(found, expected.detach())
+    agree(model, twin, rtol=1e-4, atol=1e-5)
+    assert None not in step.engine._programs.values()
+
+
+def test_predict(model):
     x = np.random.randn(4, 6).astype("f")
-    for _ in range(3):
-        plain = m.predict(x, verbose=0)
-        for names in (["ann", "bob", None, "cid"], ["bob", "ann", "cid", None], [None] * 4):
-            with adapters.rows(m, names):
-                got = m.predict(x, verbose=0)
-                want = m(x).detach().numpy()
-                np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(plain, m.predict(x, verbose=0))
-    p = fanin.compile_predict(m, x) if hasattr(fanin, "compile_predict") else None
-    if p:
-        for names in (["ann", "bob", None, "cid"], ["bob", "ann", "cid", None], [None] * 4):
-            for _ in range(2):
-                with adapters.rows(m, names):
-                    np.testing.assert_allclose(p(x), m(x).detach().numpy(), rtol=1e-5, atol=1e-6)
-                np.testing.assert_allclose(p(x), m(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+    compiled = fanin.compile_predict(model, x)
+    for _ in range(2):
+        alone = model.predict(x, verbose=0)
+        for names in MIXES:
+            with adapters.rows(model, names):
+                expected = model(x).detach().numpy()
+                for found in (model.predict(x, verbose=0), compiled(x)):
+                    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(alone, model.predict(x, verbose=0))
+        np.testing.assert_allclose(alone, compiled(x), rtol=1e-5, atol=1e-6)

@@ -21,6 +21,7 @@ from fanin.training.engine import reason_for
 from fanin.training.watch import Watch
 
 _MOST_PROGRAMS = 32
+_FLOAT32 = np.dtype(np.float32)
 TILE = 32  # rows, where the same row shall give the same bits in every batch
 
 
@@ -58,7 +59,7 @@ class Prediction:
 
     def known(self, x: Any) -> tuple[Program, Any] | None:
         """The program for a single array of a shape that came before, if the module is as it was and in eval mode."""
-        found = self._by_shape.get(x.shape) if x.dtype == np.float32 and x.flags.c_contiguous else None
+        found = self._by_shape.get(x.shape) if x.dtype == _FLOAT32 and x.flags.c_contiguous else None
         if found is None or self._watch is None or not self._watch.stands() or self._watch.trains():
             return None
         if rows_key() is not None:
@@ -67,7 +68,7 @@ class Prediction:
 
     def remember(self, x: Any) -> None:
         """Let `known` find the program of this array."""
-        found = self.program(torch.from_numpy(x)) if x.dtype == np.float32 and x.flags.writeable else None
+        found = self.program(as_it_is(x)) if x.dtype == _FLOAT32 else None
         if found is None or rows_key() is not None:
             return
         if found[0].is_prepared:  # its weights would have to be looked at again
@@ -175,20 +176,19 @@ class CompiledPrediction:
 
     def __call__(self, x: Any) -> Any:
         """The outputs: numpy arrays for arrays, tensors for tensors."""
-        if type(x) is not np.ndarray:
-            outputs = self._prediction(pytree.tree_map(lambda one: as_tensor(one, "x"), x))
-            is_given_arrays = not any(isinstance(one, Tensor) for one in pytree.tree_leaves(x))
-            return pytree.tree_map(to_numpy, outputs) if is_given_arrays else outputs
-        found = self._by_shape.get((x.shape, x.dtype, rows_key()))
-        if found is None:
-            outputs = self._prediction(as_tensor(x, "x"))
-            known = self._prediction.program(as_tensor(x, "x")) if x.flags.writeable and x.flags.c_contiguous else None
+        found = self._by_shape.get(x.shape) if type(x) is np.ndarray and x.dtype == _FLOAT32 else None
+        if found is not None and rows_key() is None and x.flags.c_contiguous:
+            results = found.new_results()
+            found.run_into((as_it_is(x),), results)
+            return results[0].numpy()
+        outputs = self._prediction(pytree.tree_map(lambda one: as_tensor(one, "x"), x))
+        if any(isinstance(one, Tensor) for one in pytree.tree_leaves(x)):
+            return outputs
+        if type(x) is np.ndarray and x.dtype == _FLOAT32 and rows_key() is None:
+            known = self._prediction.program(as_tensor(x, "x"))
             if known is not None and isinstance(outputs, Tensor) and outputs.dtype != torch.bfloat16:
-                self._by_shape[x.shape, x.dtype, rows_key()] = known[0]
-            return pytree.tree_map(to_numpy, outputs)
-        results = found.new_results()
-        found.run_into(self._prediction.inputs(torch.from_numpy(x)), results)
-        return results[0].numpy()
+                self._by_shape[x.shape] = known[0]
+        return pytree.tree_map(to_numpy, outputs)
 
 
 def compile_predict(module: nn.Module, example: Any) -> CompiledPrediction:
@@ -207,6 +207,11 @@ def compile_predict(module: nn.Module, example: Any) -> CompiledPrediction:
     torch.Size([5, 2])
     """
     return CompiledPrediction(module, example)
+
+
+def as_it_is(x: np.ndarray[Any, Any]) -> Tensor:
+    """The tensor in an array's memory; of what may not be written, a copy."""
+    return torch.from_numpy(x if x.flags.writeable else x.copy())
 
 
 def _nothing() -> None:

@@ -30,7 +30,7 @@ _RESTLESS = {
 _ABOUT_THE_PAST = {"name", "built", "inbound_nodes", "batch_input_shape", "kernel_initializer", "bias_initializer"}
 # Dicts and lists that are changed in place.
 _REGISTRIES = (
-    "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_kept_losses",
+    "_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_kept_losses",
     "_kept_updates", REGULARIZERS, CONSTRAINTS,
 )  # fmt: skip
 
@@ -50,6 +50,7 @@ class Watch:
             | {name for name in vars(Layer(name="plain")) if name.startswith("_")} - {"_trainable"}
         )
         self._parts = list(module.modules())
+        self._types = [type(part) for part in self._parts]
         self._attributes = [
             (part.__dict__, name, value)
             for part in self._parts
@@ -94,6 +95,9 @@ class Watch:
             for own, name, value in owners:
                 if own.get(name) is not value:
                     return f"the attribute {name!r} of {self._owner(own)}"
+        for part, kind in zip(self._parts, self._types, strict=True):
+            if type(part) is not kind:
+                return f"the class of a {kind.__name__}"
         for registry, size in self._sizes:
             if len(registry) != size:
                 return f"what belongs to {self._owner(registry)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import traceback
 import warnings
@@ -12,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
@@ -25,24 +23,12 @@ from fanin.program import InductorProgram, Program
 from fanin.training.data import Batch
 from fanin.training.step import Result, State, Step
 from fanin.training.sums import Sums
+from fanin.training.swapped import swapped
 from fanin.training.updaters import Updater
 from fanin.training.watch import Watch, has_hooks
 
 _MOST_PROGRAMS = 32
 AnyProgram = Program | InductorProgram
-
-
-class Whole(nn.Module):
-    """A whole training step on a model whose tensors are swapped for those that are traced."""
-
-    def __init__(self, step: Step, updater: Updater | None):
-        super().__init__()
-        self.objective = step.objective
-        self.__dict__["step"], self.__dict__["updater"] = step, updater
-
-    def forward(self, run: Callable[[], list[Any]]) -> list[Any]:
-        """Whatever `run` does, while the tensors are swapped."""
-        return run()
 
 
 class Notes:
@@ -87,7 +73,6 @@ class Engine:
         self.step, self.updater, self.sums = step, updater, sums
         self.wants_loss, self.wants_outputs = wants_loss, wants_outputs
         self.model = step.objective.model
-        self._whole = Whole(step, updater)
         self._programs: OrderedDict[Hashable, tuple[AnyProgram, Notes] | None] = OrderedDict()
         self._watch: Watch | None = None
         self._trains = self._is_ready = False
@@ -183,23 +168,19 @@ class Engine:
             stands_for = {id(real): fake for real, fake in zip(static, given, strict=False)}
             ours, of_rows = given[len(static) : len(given) - len(rows)], given[len(given) - len(rows) :]
             parts = pytree.tree_unflatten(_filled(tensors, ours), structure)
-            swapped = {
-                f"objective.model.{name}": stands_for[id(tensor)]
-                for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers())
-            }
             traced_batch = Batch(parts[0], parts[1], parts[2], batch.size)
-            run = functools.partial(body, stands_for, traced_batch, notes)
-            with with_rows_tensors(of_rows):
-                results: list[Any] = functional_call(self._whole, swapped, (run,))
-            return results
+            with with_rows_tensors(of_rows), swapped(self.model, stands_for):
+                return body(stands_for, traced_batch, notes)
 
         before = Watch(self.model)
         try:
             program = self._make(function, static, [*inputs, *rows])
         except Exception as error:
+            before.restore()
             self._explain(error)
             return None
         if (moved := before.difference()) is not None:
+            before.restore()
             self._explain(NotTraceableError(f"a call changes {moved}"))
             return None
         return program, notes
@@ -251,12 +232,21 @@ class Engine:
         outputs, notes.outputs = pytree.tree_flatten(result.outputs)
         return [*([result.loss] if self.wants_loss else []), *(outputs if self.wants_outputs else [])]
 
+    def _adder(self, update: Any) -> str:
+        """The name of the layer whose call added an update."""
+        for part in self.model.modules():
+            record = part.__dict__.get("_record")
+            for entry in () if record is None else record.updates:
+                if entry.value is update and entry.owner is part.__dict__.get("_token"):
+                    return str(part.name)
+        return "?"
+
     def _run_updates(self, updates: list[Any]) -> None:
         for update in updates:
             if callable(update) and not isinstance(update, Tensor):
-                name = getattr(update, "__qualname__", type(update).__name__)
                 line = getattr(getattr(update, "__code__", None), "co_firstlineno", "?")
-                raise NotTraceableError(f"a call adds the function {name} (line {line}) as an update")
+                owner = self._adder(update)
+                raise NotTraceableError(f"layer {owner!r} adds a function (line {line}) as an update in its call")
         run_updates(updates)
 
     # --- what cannot be compiled -----------------------------------------------------------------------------

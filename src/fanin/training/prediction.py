@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from fanin.kernels.rows import rows_key, rows_tensors, with_rows_tensors
@@ -18,6 +17,7 @@ from fanin.layers.convert import as_tensor
 from fanin.layers.variables import to_numpy
 from fanin.program import Program
 from fanin.training.engine import reason_for
+from fanin.training.swapped import swapped
 from fanin.training.watch import Watch
 
 _MOST_PROGRAMS = 32
@@ -38,7 +38,7 @@ class Prediction:
 
     def __init__(self, module: nn.Module, call: Callable[[Any], Any] | None = None):
         self.module = module
-        self._holder = _Holder(module, call)
+        self._call = call or module
         self._programs: OrderedDict[Hashable, tuple[Program, Any] | None] = OrderedDict()
         self._by_shape: dict[Any, tuple[Program, Any]] = {}
         self._watch: Watch | None = None
@@ -100,11 +100,11 @@ class Prediction:
         rows = rows_tensors()
 
         def function(*given: Tensor) -> list[Any]:
-            swapped = {f"module.{name}": given[places[id(tensor)]] for name, tensor in tensors.items()}
+            stands_in = {key: given[place] for key, place in places.items()}
             end = len(given) - len(rows)
             x = pytree.tree_unflatten(list(given[len(static) : end]), structure)
-            with torch.no_grad(), with_rows_tensors(given[end:]):
-                outputs = functional_call(self._holder, swapped, (x,))
+            with torch.no_grad(), with_rows_tensors(given[end:]), swapped(self.module, stands_in):
+                outputs = self._call(x)
             found, spec = pytree.tree_flatten(outputs)
             shapes.append(spec)
             return found
@@ -121,7 +121,7 @@ class Prediction:
     def eager(self, x: Any) -> Any:
         """The outputs without a program."""
         with in_eval_mode(self.module), torch.no_grad():
-            return self._holder(x)
+            return self._call(x)
 
     def __call__(self, x: Any) -> Any:
         """The outputs for tensors, as new tensors."""
@@ -146,18 +146,6 @@ def in_eval_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for part in trained:
             part.training = True
-
-
-class _Holder(nn.Module):
-    """The module, called in the way that is asked for, under a name that functional_call can reach."""
-
-    def __init__(self, module: nn.Module, call: Callable[[Any], Any] | None):
-        super().__init__()
-        self.module = module
-        self.__dict__["_call"] = call or module
-
-    def forward(self, x: Any) -> Any:
-        return self.__dict__["_call"](x)
 
 
 class CompiledPrediction:

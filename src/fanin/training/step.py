@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
 from fanin import regularizers
 from fanin.layers.scope import Record, collect_losses
 from fanin.training.data import Batch
+from fanin.training.swapped import swapped
 
 Variables = dict[str, torch.Tensor]
 Loss = Callable[[Any, Any, Any], tuple[torch.Tensor, list[torch.Tensor]]]
@@ -129,8 +129,15 @@ class Step:
             return Result(total, parts, {}, {}, logs, outputs, [])
 
     def _call_with(self, parameters: Variables, buffers: Variables) -> Callable[[Batch], Any]:
-        tensors = {f"model.{name}": tensor for name, tensor in {**parameters, **buffers}.items()}
-        return lambda batch: functional_call(self.objective, tensors, (batch,))
+        model, given = self.objective.model, {**parameters, **buffers}
+        own = (*model.named_parameters(), *model.named_buffers())
+        stands_in = {id(tensor): given[name] for name, tensor in own if name in given}
+
+        def call(batch: Batch) -> Any:
+            with swapped(model, stands_in):
+                return self.objective(batch)
+
+        return call
 
     def _differentiate(
         self,

@@ -25,13 +25,14 @@ _RESTLESS = {
     "_compiled_with",
     "_run",
     "_direct",
+    "_chain",
     "_prediction",
 }
 _ABOUT_THE_PAST = {"name", "built", "inbound_nodes", "batch_input_shape", "kernel_initializer", "bias_initializer"}
 # Dicts and lists that are changed in place.
 _REGISTRIES = (
-    "_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_kept_losses",
-    "_kept_updates", REGULARIZERS, CONSTRAINTS,
+    "_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks",
+    "_backward_pre_hooks", "_kept_losses", "_kept_updates", REGULARIZERS, CONSTRAINTS,
 )  # fmt: skip
 
 
@@ -116,6 +117,12 @@ class Watch:
             if own is registry or any(value is registry for value in own.values()):
                 return f"layer {getattr(part, 'name', '')!r} ({type(part).__name__})"
         return "a layer"
+
+    def restore(self) -> None:
+        """Undo what a call assigned to attributes."""
+        for own, name, value in self._attributes:
+            if own.get(name) is not value:
+                own[name] = value
 
     def modes(self) -> tuple[bool, ...]:
         """Which parts are in train mode."""

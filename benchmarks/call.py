@@ -1,25 +1,30 @@
 """One call of Dense(128, "relu") on one row of 784, against torch.nn.Sequential(Linear, ReLU) and Keras.
 
-`python -m benchmarks.call` prints the table; with a peer's name it prints that peer's microseconds a call.
+`python -m benchmarks.call` prints the table; with a peer's name it prints that peer's record.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.rounds import Peer, measure, show
+from benchmarks.cases import KERAS, Target
+from benchmarks.clock import per_call
+from benchmarks.compare import Contest
+from benchmarks.figures import Found
+from benchmarks.peers import PEERS
+from benchmarks.rounds import Peer
 
-PEERS = [
-    Peer("fanin"),
-    Peer("torch"),
-    Peer("keras-torch", ("keras",), {"KERAS_BACKEND": "torch"}),
-    Peer("keras-jax", ("keras", "jax"), {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}),
-    Peer("keras-tensorflow", ("keras", "tensorflow"), {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}),
-]
+CONTEST = Contest(
+    'one call of Dense(128, "relu") on one row of 784, gradients on',
+    "benchmarks.call",
+    (Peer("fanin"), Peer("torch"), *(PEERS[name].peer for name in KERAS)),
+    (
+        Target(1.0, "torch.nn.Sequential(Linear, ReLU)", ("torch",)),
+        Target(0.13, "Keras's best backend", KERAS),
+    ),
+)
 
 
 def make_call(peer: str) -> Callable[[], Any]:
@@ -49,39 +54,15 @@ def _keras_call() -> Callable[[], Any]:
     return lambda: layer(row)
 
 
-def microseconds(call: Callable[[], Any], repeats: int = 9, seconds: float = 0.15) -> float:
-    """The median over `repeats` of the mean time of a call."""
-    for _ in range(200):
-        call()
-    start = time.perf_counter()
-    for _ in range(200):
-        call()
-    number = max(50, int(seconds / ((time.perf_counter() - start) / 200)))
-    found = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        for _ in range(number):
-            call()
-        found.append((time.perf_counter() - start) / number * 1e6)
-    return statistics.median(found)
+def microseconds(peer: str) -> float:
+    """The time of a call."""
+    return per_call(make_call(peer), 9, 0.15)
 
 
-def main(rounds: int = 5) -> None:
+def main(rounds: int = 5) -> Found:
     """Measure all peers and print the table."""
-    found = measure("benchmarks.call", PEERS, rounds)
-    show('Dense(128, "relu") on one row of 784, gradients on', "us", found, "fanin")
-    best = min(
-        (name for name in found if name.startswith("keras")), key=lambda n: statistics.median(found[n]), default=""
-    )
-    if best:
-        ratio = statistics.median(own / other for own, other in zip(found["fanin"], found[best], strict=True))
-        print(f"against Keras's best backend here ({best}): {ratio:.3f}, target at most 0.13")
-    ratio = statistics.median(own / other for own, other in zip(found["fanin"], found["torch"], strict=True))
-    print(f"against torch.nn.Sequential(Linear, ReLU): {ratio:.3f}, target at most 1")
+    return CONTEST.measure(rounds)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(microseconds(make_call(sys.argv[1])))
-    else:
-        main()
+    CONTEST.command_line(microseconds, sys.argv[1:], rounds=5)

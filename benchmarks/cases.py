@@ -36,7 +36,8 @@ class Case:
     """One row of the table.
 
     `steps` is the number of steps in an epoch, 0 for a prediction; `epochs` how many of them are timed, after one that
-    is not; `share` the least part of the machine's limit; `norm` adds LayerNorm and Dropout to a plain torch module.
+    is not; `share` the least part of the machine's limit that `own` shall reach; `norm` adds LayerNorm and Dropout to a
+    plain torch module.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Case:
     targets: tuple[Target, ...] = ()
     share: float | None = None
     norm: bool = False
+    own: str = "fanin"
 
     @property
     def layers(self) -> list[tuple[int, int]]:
@@ -115,17 +117,17 @@ TRAIN = (
         targets=(Target(0.85, "the best peer", ALL),),
     ),
     Case(
-        "large", "fit 784-2048-2048-10, batch 1024", (784, 2048, 2048, 10), 1024, ("fanin", *ALL), steps=20, epochs=3,
+        "large", "fit 784-2048-2048-10, batch 1024", (784, 2048, 2048, 10), 1024, ("fanin", *ALL), steps=10, epochs=3,
         share=0.92, targets=(Target(0.9, "the best peer", ALL),),
     ),
     Case(
-        "large-bf16", "the same in mixed_bfloat16", (784, 2048, 2048, 10), 1024,
-        ("fanin", *TORCH, *JAX, *KERAS, "flax"), "bfloat16", steps=20, epochs=3, share=0.5,
+        "large-bf16", "fit 784-2048-2048-10, batch 1024, mixed_bfloat16", (784, 2048, 2048, 10), 1024,
+        ("fanin", *TORCH, *JAX, *KERAS, "flax"), "bfloat16", steps=10, epochs=3, share=0.5,
         targets=(Target(0.8, "torch's autocast with fused Adam", ("torch",)),),
     ),
     Case(
-        "module", "compile_step on torch.nn: 784-256-256-10 with LayerNorm and Dropout, batch 64", (784, 256, 256, 10),
-        64, ("fanin", *TORCH), steps=100, norm=True,
+        "module", "a torch.nn module in compile_step: 784-256-256-10 with LayerNorm and Dropout, batch 64",
+        (784, 256, 256, 10), 64, ("fanin", *TORCH), steps=100, norm=True,
         targets=(Target(0.5, "its eager loop with fused Adam", ("torch",)),),
     ),
 )  # fmt: skip

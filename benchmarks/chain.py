@@ -1,26 +1,34 @@
 """A chain of ten Dense(128, "relu") on one row: as a functional model, a Sequential, and in torch.nn.Sequential.
 
 All three call the same kind of layer, so the ratio is what the model adds. `python -m benchmarks.chain` prints the
-table; with a peer's name it prints that peer's microseconds a call.
+table; with a peer's name it prints that peer's record.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.call import microseconds
-from benchmarks.rounds import Peer, measure, show
+from benchmarks.cases import Target
+from benchmarks.clock import per_call
+from benchmarks.compare import Contest
+from benchmarks.figures import Found
+from benchmarks.peers import PEERS
+from benchmarks.rounds import Peer
 
 DEPTH, WIDTH = 10, 128
-PEERS = [
-    Peer("functional"),
-    Peer("sequential"),
-    Peer("torch-sequential"),
-    Peer("keras-torch", ("keras",), {"KERAS_BACKEND": "torch"}),
-]
+SAME = "the same layers in torch.nn.Sequential"
+CONTEST = Contest(
+    'a chain of ten Dense(128, "relu") on one row, gradients on',
+    "benchmarks.chain",
+    (Peer("fanin-functional"), Peer("fanin-sequential"), Peer("torch-sequential"), PEERS["keras-torch"].peer),
+    (
+        Target(1.05, SAME, ("torch-sequential",), own="fanin-functional"),
+        Target(1.05, SAME, ("torch-sequential",), own="fanin-sequential"),
+    ),
+    own="fanin-functional",
+)
 
 
 def make_call(peer: str) -> Callable[[], Any]:
@@ -35,7 +43,7 @@ def make_call(peer: str) -> Callable[[], Any]:
     layers = [library.layers.Dense(WIDTH, "relu") for _ in range(DEPTH)]
     if peer == "torch-sequential":
         chain: Any = torch.nn.Sequential(*layers)
-    elif peer == "sequential":
+    elif peer == "fanin-sequential":
         chain = library.Sequential([library.Input((WIDTH,)), *layers])
     else:
         source = symbol = library.Input((WIDTH,))
@@ -45,18 +53,15 @@ def make_call(peer: str) -> Callable[[], Any]:
     return lambda: chain(row)
 
 
-def main(rounds: int = 7) -> None:
+def microseconds(peer: str) -> float:
+    """The time of a call."""
+    return per_call(make_call(peer), 9, 0.15)
+
+
+def main(rounds: int = 7) -> Found:
     """Measure all peers and print the table."""
-    found = measure("benchmarks.chain", PEERS, rounds)
-    show('ten Dense(128, "relu") on one row, gradients on', "us", found, "torch-sequential")
-    for name in ("functional", "sequential"):
-        pairs = zip(found[name], found["torch-sequential"], strict=True)
-        ratio = statistics.median(own / other for own, other in pairs)
-        print(f"{name} against the same layers in torch.nn.Sequential: {ratio:.3f}, target at most 1.05")
+    return CONTEST.measure(rounds)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(microseconds(make_call(sys.argv[1])))
-    else:
-        main()
+    CONTEST.command_line(microseconds, sys.argv[1:], rounds=7)

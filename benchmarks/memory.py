@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 import tempfile
 import time
@@ -20,11 +21,12 @@ import numpy as np
 
 from benchmarks.cases import MILLION, Case, data
 from benchmarks.clock import Record
-from benchmarks.compare import Found, Spread, figures, share_verdict, take_turns
+from benchmarks.compare import show_absent, take_turns
+from benchmarks.figures import Found, Spread, figures, ratio, share_verdict
 from benchmarks.rounds import Peer
 
-CHUNK = 10_000  # rows at once, in the plain torch loop and for the limit
-PEERS = [Peer("limit"), Peer("fanin"), Peer("torch")]
+CHUNK = 10_000  # rows at once, in the plain torch loop, in fanin's `predict` and for the limit
+PEERS = [Peer("limit"), Peer("fanin"), Peer("fanin-batch-32"), Peer("torch")]  # 32 is what predict takes unless told
 
 
 def resident(field: str) -> int:
@@ -36,11 +38,11 @@ def resident(field: str) -> int:
 
 def predictor(peer: str, case: Case) -> Callable[[Any, Any], None]:
     """A function from rows and an array for the outputs."""
-    if peer == "fanin":
+    if peer.startswith("fanin"):
         from benchmarks.peers import fanin_
 
-        model = fanin_.model(case)
-        return lambda rows, out: model.predict(rows, out=out, verbose=0)
+        model, size = fanin_.model(case), CHUNK if peer == "fanin" else 32
+        return lambda rows, out: model.predict(rows, batch_size=size, out=out, verbose=0)
     from benchmarks.peers import torch_
 
     run = torch_.predict(case)
@@ -76,20 +78,36 @@ def predict(peer: str, rows: int) -> Record:
     return {"us": seconds * 1e6, "bytes": max(0, peak - before - out.nbytes)}
 
 
+def table(results: dict[str, Found]) -> list[list[str]]:
+    """Heads, and a row for each number of rows and peer."""
+    lines = [["rows", "", "seconds", "MB more", "fanin / peer"]]
+    for number, found in results.items():
+        for name, records in found["peers"].items():
+            seconds = Spread.of([value / 1e6 for value in figures(found, name)])
+            more = "" if name == "limit" else f"{statistics.median(record['bytes'] for record in records) / 1e6:,.1f}"
+            compared = "fanin" in found["peers"] and name not in ("limit", "fanin")
+            ratios = str(ratio(found, "fanin", name)) if compared else ""
+            lines.append([f"{int(number):,}", name, str(seconds), more, ratios])
+    return lines
+
+
+def verdict(results: dict[str, Found]) -> tuple[str, str, str, str]:
+    """(what, asked, found, whether it is met) for the share of the limit, of all rows."""
+    assert MILLION.share is not None
+    whole = results[max(results, key=int)]
+    return "share of the limit", f"at least {MILLION.share}", *share_verdict(whole, MILLION.share)
+
+
 def main(rounds: int = 3, rows: int = MILLION.batch) -> dict[str, Found]:
     """Measure a quarter of the rows and all, and print the table: constant memory is the same for both."""
     results = {str(number): take_turns("benchmarks.memory", PEERS, rounds, str(number)) for number in (rows // 4, rows)}
     print("\npredict into a file, 784-128-128-10: seconds, and MB beyond the rows and the output")
-    for number, found in results.items():
-        for name, records in found["peers"].items():
-            seconds = Spread.of([value / 1e6 for value in figures(found, name)])
-            more = Spread.of([record["bytes"] / 1e6 for record in records])
-            print(f"{int(number):>10,} rows  {name:10}{seconds!s:>28}{more.median:12,.1f} MB")
-        for name, line in found["failed"].items():
-            print(f"FAILED: {name}: {line}")
-    assert MILLION.share is not None
-    value, met = share_verdict(results[str(rows)], MILLION.share)
-    print(f"share of the limit: {value}, target at least {MILLION.share}: {met}")
+    for row in table(results):
+        print(f"{row[0]:>10}  {row[1]:16}{row[2]:>28}{row[3]:>12}{row[4]:>28}")
+    for found in results.values():
+        show_absent(found)
+    what, asked, value, met = verdict(results)
+    print(f"{what}: {value}, target {asked}: {met}")
     return results
 
 

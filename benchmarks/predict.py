@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks.cases import PREDICT
-from benchmarks.compare import Found, command_line, measure_all
+from benchmarks.cases import CASES, PREDICT
+from benchmarks.compare import command_line, measure_case
+from benchmarks.figures import Found
+
+ROWS = tuple(case.name for case in PREDICT)
 
 
-def main(rounds: int = 5) -> dict[str, Found]:
-    """Measure all cases and print the tables."""
-    return measure_all("benchmarks.predict", PREDICT, rounds)
+def main(row: str, rounds: int = 5) -> Found:
+    """Measure one case and print its table."""
+    return measure_case("benchmarks.predict", CASES[row], rounds)
 
 
 if __name__ == "__main__":

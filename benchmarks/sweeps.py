@@ -15,7 +15,8 @@ from typing import Any
 
 from benchmarks.cases import Case, data
 from benchmarks.clock import Record
-from benchmarks.compare import Found, take_turns
+from benchmarks.compare import show_absent, take_turns
+from benchmarks.figures import Found, Spread
 from benchmarks.peers import find
 from benchmarks.rounds import Peer
 
@@ -24,8 +25,9 @@ AXES = {
     "depth": (1, 2, 3, 10, 30, 100, 300),
     "batch": (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536),
 }
+ROWS = tuple(AXES)
 MIDDLE = {"width": 256, "depth": 2, "batch": 128}
-LONGEST, TIMED, MOST = 1.0, 0.4, 200  # seconds of a step, seconds of a point, steps of a point
+LONGEST, TIMED, MOST = 4.0, 0.4, 200  # seconds of a step, seconds of a point, steps of a point
 PEERS = [Peer("fanin"), Peer("torch")]
 
 
@@ -74,35 +76,38 @@ def middle(rounds: Sequence[Sequence[Record]], place: int, key: str = "us") -> f
     return None if None in values else float(statistics.median(values))
 
 
+def ratio(found: Found, place: int) -> Spread | None:
+    """fanin / torch at one point, round by round; None if one of them left it out."""
+    if any(name not in found["peers"] or middle(found["peers"][name], place) is None for name in ("fanin", "torch")):
+        return None
+    pairs = zip(found["peers"]["fanin"], found["peers"]["torch"], strict=True)
+    return Spread.of([own[place]["us"] / other[place]["us"] for own, other in pairs])
+
+
 def show(axis: str, found: Found) -> None:
     """Print microseconds a step and the ratio, for each value of an axis."""
     fixed = ", ".join(f"{name} {value}" for name, value in MIDDLE.items() if name != axis)
     print(f"\na step over {axis} ({fixed}): us, and seconds to the first result")
     for place, value in enumerate(AXES[axis]):
-        line, figures = f"{axis} {value:>6}", {}
+        line = f"{axis} {value:>6}"
         for name, rounds in found["peers"].items():
-            figures[name] = middle(rounds, place)
-            first = middle(rounds, place, "first")
-            line += f"   {name}: " + (
-                "left out" if figures[name] is None else f"{figures[name]:12,.1f} ({first:.2f} s)"
-            )
-        own, other = figures.get("fanin"), figures.get("torch")
-        print(line + (f"   fanin / torch {own / other:.3f}" if own and other else ""))
-    for name, error in found["failed"].items():
-        print(f"FAILED: {name}: {error}")
+            us, first = middle(rounds, place), middle(rounds, place, "first")
+            line += f"   {name}: " + ("left out" if us is None else f"{us:12,.1f} ({first:.2f} s)")
+        spread = ratio(found, place)
+        print(line + (f"   fanin / torch {spread}" if spread else ""))
+    show_absent(found)
 
 
-def main(rounds: int = 3) -> dict[str, Found]:
-    """Measure all axes and print the tables."""
-    results = {}
-    for axis in AXES:
-        results[axis] = take_turns("benchmarks.sweeps", PEERS, rounds, axis)
-        show(axis, results[axis])
-    return results
+def main(row: str, rounds: int = 3) -> Found:
+    """Measure one axis and print its table."""
+    found = take_turns("benchmarks.sweeps", PEERS, rounds, row)
+    show(row, found)
+    return found
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:
         print(json.dumps(sweep(sys.argv[1], sys.argv[2])))
     else:
-        main()
+        for axis in sys.argv[1:] or AXES:
+            main(axis)

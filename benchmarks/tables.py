@@ -8,18 +8,22 @@ peer's name it prints that peer's scores and seconds as JSON.
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 import warnings
 from typing import Any
 
+from benchmarks.compare import show_absent, take_turns
+from benchmarks.figures import Found
 from benchmarks.rounds import Peer
 
 PEERS = [Peer(name, ("sklearn",)) for name in ("fanin", "network", "linear", "boosting")]
 CLASSES = ("iris", "wine", "breast_cancer", "digits")
 NUMBERS = ("diabetes", "linnerud")
+TITLE = (
+    f"accuracy ({', '.join(CLASSES)}) and R2 ({', '.join(NUMBERS)}): mean and standard deviation of 10 folds; seconds: "
+    "the median of a fit; fanin - best: fold by fold, against the peer with the best mean"
+)
 
 
 def estimators(peer: str) -> tuple[Any, Any]:
@@ -65,27 +69,55 @@ def scores(peer: str) -> dict[str, tuple[list[float], list[float]]]:
     return found
 
 
-def main() -> None:
+def table(found: Found) -> list[list[str]]:
+    """Heads, and a row for each table: every peer's mean score, deviation and seconds; fanin less the best other."""
+    peers = found["peers"]
+    rows = [["", *peers, "fanin - best"]]
+    for name in (*CLASSES, *NUMBERS):
+        row = [name]
+        for peer in peers:
+            score, seconds = peers[peer][name]
+            row.append(
+                f"{statistics.mean(score):.3f} ({statistics.stdev(score):.3f}) {statistics.median(seconds):.2f} s"
+            )
+        best = _best(found, name)
+        gaps = _gaps(found, name, best)
+        rows.append([*row, f"{statistics.mean(gaps):+.3f} ({statistics.stdev(gaps):.3f}) {best}" if gaps else "-"])
+    return rows
+
+
+def rivals_ahead(found: Found) -> list[tuple[str, str, float]]:
+    """(table, peer, by how much) where another's mean score is better."""
+    ahead = []
+    for name in (*CLASSES, *NUMBERS):
+        best = _best(found, name)
+        gap = statistics.mean(_gaps(found, name, best) or [0.0])
+        if gap < 0:
+            ahead.append((name, best, -gap))
+    return ahead
+
+
+def _best(found: Found, name: str) -> str:
+    others = [peer for peer in found["peers"] if peer != "fanin"]
+    return max(others, key=lambda peer: statistics.mean(found["peers"][peer][name][0]), default="")
+
+
+def _gaps(found: Found, name: str, other: str) -> list[float]:
+    if not {"fanin", other} <= set(found["peers"]):
+        return []
+    own, best = found["peers"]["fanin"][name][0], found["peers"][other][name][0]
+    return [a - b for a, b in zip(own, best, strict=True)]
+
+
+def main() -> Found:
     """Measure all peers, each in a process of its own, and print the table."""
-    found = {}
-    for peer in PEERS:
-        command = [peer.python(), "-m", "benchmarks.tables", peer.name]
-        done = subprocess.run(command, env={**os.environ, **peer.environment}, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{peer.name} failed:\n{done.stderr}")
-        found[peer.name] = json.loads(done.stdout.splitlines()[-1])
-    print(f"\naccuracy ({', '.join(CLASSES)}) and R2 ({', '.join(NUMBERS)}): mean and standard deviation of 10 folds;")
-    print("seconds: the median of a fit; fanin - best: fold by fold, against the peer with the best mean")
-    print(f"{'':14}" + "".join(f"{name:>24}" for name in found) + f"{'fanin - best':>20}")
-    for table in (*CLASSES, *NUMBERS):
-        line = f"{table:14}"
-        for peer in found:
-            score, seconds = found[peer][table]
-            spread = statistics.stdev(score)
-            line += f"{statistics.mean(score):10.3f} ({spread:.3f}){statistics.median(seconds):5.2f} s"
-        best = max((name for name in found if name != "fanin"), key=lambda name: statistics.mean(found[name][table][0]))
-        gaps = [own - other for own, other in zip(found["fanin"][table][0], found[best][table][0], strict=True)]
-        print(f"{line}{statistics.mean(gaps):+10.3f} ({statistics.stdev(gaps):.3f})")
+    found = take_turns("benchmarks.tables", PEERS, 1)
+    found["peers"] = {peer: records[0] for peer, records in found["peers"].items()}
+    print(f"\n{TITLE}")
+    for row in table(found):
+        print(f"{row[0]:14}" + "".join(f"{cell:>26}" for cell in row[1:]))
+    show_absent(found)
+    return found
 
 
 if __name__ == "__main__":

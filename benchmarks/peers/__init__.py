@@ -27,8 +27,8 @@ class Contestant:
     predict: str = ""
 
 
-def _keras(backend: str, package: str, environment: dict[str, str]) -> Contestant:
-    peer = Peer(f"keras-{backend}", ("keras", package), {"KERAS_BACKEND": backend, **environment})
+def _keras(backend: str, package: str, environment: dict[str, str], slow: bool) -> Contestant:
+    peer = Peer(f"keras-{backend}", ("keras", package), {"KERAS_BACKEND": backend, **environment}, slow)
     return Contestant(peer, "keras_:train", "keras_:predict")
 
 
@@ -37,13 +37,13 @@ _ALL = (
     Contestant(Peer("fanin"), "fanin_:train", "fanin_:predict"),
     Contestant(Peer("fanin-call"), predict="fanin_:call"),
     Contestant(Peer("torch"), "torch_:train", "torch_:predict"),
-    Contestant(Peer("torch-compile"), "torch_:train_compiled", "torch_:predict_compiled"),
+    Contestant(Peer("torch-compile", slow=True), "torch_:train_compiled", "torch_:predict_compiled"),
     Contestant(Peer("jax", ("jax",), CPU), predict="jax_:predict"),
     Contestant(Peer("jax-scan", ("jax",), CPU), "jax_:train_scan"),
     Contestant(Peer("jax-step", ("jax",), CPU), "jax_:train_step"),
-    _keras("torch", "torch", {}),
-    _keras("jax", "jax", CPU),
-    _keras("tensorflow", "tensorflow", {"TF_CPP_MIN_LOG_LEVEL": "3"}),
+    _keras("torch", "torch", {}, slow=True),
+    _keras("jax", "jax", CPU, slow=False),
+    _keras("tensorflow", "tensorflow", {"TF_CPP_MIN_LOG_LEVEL": "3"}, slow=True),
     Contestant(Peer("flax", ("flax", "optax"), CPU), "flax_:train"),
     Contestant(Peer("sklearn", ("sklearn",)), "sklearn_:train"),
     Contestant(Peer("onnxruntime", ("onnx", "onnxruntime")), predict="onnx_:predict"),

@@ -239,7 +239,7 @@ def test_damage_ends_in_a_format_error_or_nothing(libver):
     data = sample(libver)
     generator = np.random.default_rng(0)
     special = [0, 1, 2, 7, 8, 0x7F, 0xFF, 0xFFFF, 2**31, 2**32 - 1, 2**63, 2**64 - 1, len(data), len(data) - 1]
-    start, outcomes = time.perf_counter(), {"refused": 0, "read": 0}
+    start, outcomes = time.process_time(), {"refused": 0, "read": 0}
     for number in range(1000):
         damaged = bytearray(data)
         for _ in range(1 + number % 3):
@@ -255,7 +255,7 @@ def test_damage_ends_in_a_format_error_or_nothing(libver):
         except FormatError:
             outcomes["refused"] += 1
     assert min(outcomes.values()) > 50
-    assert time.perf_counter() - start < 60
+    assert time.process_time() - start < 60
 
 
 def test_every_pointer_to_itself_or_its_like():
@@ -282,11 +282,11 @@ def test_work_is_bounded_by_the_size_of_the_file():
     head = bytearray(made(lambda file: [file.create_group(f"g{i}") for i in range(8)]))
     node = head.index(b"SNOD")
     struct.pack_into("<H", head, node + 6, 0xFFFF)
-    start = time.perf_counter()
+    start = time.process_time()
     objects = Objects(bytes(head))
     with pytest.raises(CorruptError):
         objects.group(objects.root)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_many_long_names_that_share_their_bytes():
@@ -300,11 +300,11 @@ def test_many_long_names_that_share_their_bytes():
     struct.pack_into("<BBH16xQQ", data, tree + 4, 0, 0, 1, 0, node)
     struct.pack_into("<QQQ", data, heap + 8, length + 1, 2**64 - 1, names)
     struct.pack_into("<Q", data, 40, len(data))
-    start = time.perf_counter()
+    start = time.process_time()
     objects = Objects(bytes(data))
     with pytest.raises(CorruptError, match="overlap"):
         objects.group(objects.root)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_a_cursor_ends():

@@ -217,7 +217,7 @@ def test_weights_without_adapters_and_models_without(tmp_path):
     path = tmp_path / "plain.weights.h5"
     plain.save_weights(path)
     lora.load_weights(path)  # as Keras: the file's kernel, and an adapter that begins anew
-    np.testing.assert_array_equal(lora.predict(X), plain.predict(X))
+        np.testing.assert_allclose(lora.predict(X), plain.predict(X), rtol=1e-6, atol=1e-6)
     assert lora.layers[0].lora_kernel_a.any()
     spread(lora)
     path = tmp_path / "lora.weights.h5"
@@ -348,3 +348,19 @@ def test_a_rank_that_the_file_does_not_pay_for(tmp_path):
 
     with pytest.raises(FormatError, match=r"needs .* bytes"):
         load_model(changed(tmp_path / "model.keras", change))
+
+
+@pytest.mark.parametrize("make", [Dense, None])
+def test_alpha_stands_only_where_keras_3_6_does_not_look(tmp_path, make):
+    """Keras 3.6 refuses a layer with the option; Keras 3.15 has it, and drops it as it builds the layer."""
+    inner = dense_model(lora_rank=2, lora_alpha=6)
+    model = inner if make else fanin.Sequential([fanin.Input((6,)), inner])  # a model as a layer, too
+    spread(model)
+    model.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        config = json.loads(archive.read("config.json"))
+    assert "lora_alpha" not in json.dumps(config["config"])
+    again = load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.predict(X, verbose=0), model.predict(X, verbose=0))
+    layer = again.layers[0] if make else again.layers[0].layers[0]
+    assert (layer.lora_rank, layer.lora_alpha) == (2, 6)

@@ -11,7 +11,7 @@ from torch import nn
 
 from fanin.adapters.targets import adapted
 from fanin.kernels.rows import opened, sorted_rows
-from fanin.layers.adapted import _INACTIVE, Adapted
+from fanin.layers.adapted import INACTIVE, Adapted
 from fanin.layers.held import release
 
 _thawing = threading.Lock()
@@ -31,8 +31,10 @@ def rows(module: nn.Module, names: Iterable[str | None]) -> Iterator[None]:
         names: for each row of the batch, the first axis of the inputs (B, ...) of each layer, a name or None.
 
     Training works as with one adapter: each adapter's A and B are Parameters of their own, for any optimizer, and only
-    adapters that occur in the batch take part and get gradients. Where gradients are on, entering lets those adapters
-    train, as `set_active` does for one; `set_active` ends it. Which adapter is active does not matter inside.
+    adapters that occur in the batch take part and get gradients. `fit`, a compiled step, train mode and any call that
+    records gradients let those adapters train, as `set_active` does for one; `set_active` ends it. Inference leaves as
+    it was what trains: `predict`, `compile_predict`, calls under `torch.no_grad`. Which adapter is active does not
+    matter inside.
 
     Blocks nest, the innermost holds for its module; each thread and each task has its own. In `fit` all batches have
     these names, so it takes batch_size=len(names) and shuffle=False. Parts that are recomputed in the backward pass
@@ -56,15 +58,32 @@ def rows(module: nn.Module, names: Iterable[str | None]) -> Iterator[None]:
     occurring = dict.fromkeys(name for name in wanted if name is not None)
     layers = adapted(module)
     _refuse(module, layers, list(occurring))
-    if torch.is_grad_enabled():
-        with _thawing:
-            for layer in layers.values():
-                scheme = layer._low_rank()
-                release(layer, _INACTIVE, {tensor for name in occurring for tensor in scheme.pair_names(name)})
+    let_train = _Thaw(layers.values(), occurring)
     weight = next(module.parameters(), None)
     device = torch.device("cpu") if weight is None else weight.device
-    with opened(sorted_rows(module, {layer: path for path, layer in layers.items()}, wanted, device)):
+    with opened(sorted_rows(module, {layer: path for path, layer in layers.items()}, wanted, device, let_train)):
+        if module.training and torch.is_grad_enabled():
+            let_train()
         yield
+
+
+class _Thaw:
+    """Lets the adapters of a block train, once: what stood in the place of a weight when the block was entered."""
+
+    def __init__(self, layers: Iterable[Adapted], names: Iterable[str]):
+        tensors = [(layer, pair) for layer in layers for name in names for pair in layer._low_rank().pair_names(name)]
+        self._weights = [(layer, tensor, layer._parameters.get(tensor)) for layer, tensor in tensors]
+
+    def __call__(self) -> None:
+        if not self._weights:
+            return
+        with _thawing:
+            # A tracer or functional_call may have put another tensor there.
+            waiting = [each for each in self._weights if each[0]._parameters.get(each[1]) is not each[2]]
+            for layer, tensor, weight in self._weights:
+                if layer._parameters.get(tensor) is weight:
+                    release(layer, INACTIVE, [tensor])
+            self._weights = waiting
 
 
 def _checked(names: Iterable[str | None]) -> list[str | None]:

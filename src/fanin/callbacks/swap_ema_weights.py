@@ -78,7 +78,7 @@ class SwapEMAWeights(Callback):
 
     def _check_optimizer(self) -> None:
         optimizer = self.model.optimizer
-        if not getattr(optimizer, "use_ema", False):
+        if not getattr(getattr(optimizer, "inner_optimizer", optimizer), "use_ema", False):
             raise ValueError(f"SwapEMAWeights needs an optimizer of fanin's with use_ema=True, found {optimizer!r}.")
 
     def _swap(self) -> None:

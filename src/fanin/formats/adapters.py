@@ -26,7 +26,7 @@ from fanin.errors import CorruptError, UnsafeError
 from fanin.formats import limits
 from fanin.formats.adapter_config import Config
 from fanin.formats.faults import Faults
-from fanin.formats.tensors import Entry, TensorPlan, _header
+from fanin.formats.tensors import Entry, TensorPlan, read_header
 from fanin.formats.write import replacing, target
 
 CONFIG, TENSORS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -147,7 +147,7 @@ class Folder:
         with limits.naming(config_path, "options", CorruptError):
             self.config = Config.from_json(data)
         with limits.open_regular(self.path) as file, limits.naming(self.path, "header", CorruptError):
-            entries, _, _ = _header(file)
+            entries, _, _ = read_header(file)
         with limits.naming(self.path, "tensors"):
             found = _in_pairs(entries)
         with limits.naming(config_path, "options"):

@@ -66,6 +66,7 @@ def save_model(
     adapters = low_rank.describe(model)
     if adapters:
         config["adapters"] = adapters
+        low_rank.leave_out_alpha(config)
     compiled = model.get_compile_config()
     if compiled is not None:
         config["compile_config"] = compiled

@@ -7,7 +7,7 @@
     fanin_adapters/layers/dense/vars/ann_kernel_a    A, and so on
 
 An archive's config has, beside Keras's keys, "adapters": path -> numbers of the adapters, which one is active, and what
-is frozen for which.
+is frozen for which. Of Keras's own adapter only the rank stands beside the layer's options.
 """
 
 from __future__ import annotations
@@ -78,6 +78,19 @@ def describe(model: nn.Module) -> dict[str, Any]:
         if told:
             found[group.path] = told
     return found
+
+
+def leave_out_alpha(config: Any) -> None:
+    """Take "lora_alpha" out of the configs of Keras's layers: `describe` tells it, Keras 3.15 drops it as it builds the
+    layer, and Keras 3.6 opens no archive that has it."""
+    waiting = [config]
+    for part in waiting:  # grows while it is walked
+        if isinstance(part, dict):
+            if part.get("class_name") in ("Dense", "Embedding") and part.get("module") == "keras.layers":
+                part["config"].pop("lora_alpha", None)
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
 
 
 def rebuild(model: nn.Module, described: Any, size: int) -> None:

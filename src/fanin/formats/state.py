@@ -16,7 +16,7 @@ from fanin.formats.hdf5 import Group, Reader, Spec, groups
 from fanin.formats.hdf5_objects import Array
 from fanin.layers.adapted import Adapted
 from fanin.layers.layer import Layer
-from fanin.optimizers import Optimizer, hyper
+from fanin.optimizers import Optimizer
 
 
 def check_built(model: nn.Module) -> None:
@@ -34,8 +34,11 @@ def check_built(model: nn.Module) -> None:
 def all_groups(model: nn.Module, optimizer: Optimizer | None) -> list[Group]:
     """What a weights file holds: the model's weights; the optimizer's iteration, learning rate and, if any, slots."""
     found = low_rank.with_adapters(groups(model))
-    if optimizer is not None:
-        found.append(Group("optimizer", optimizer.name, optimizer.variables(_stepped(model, optimizer))))
+    weights = [] if optimizer is None else _stepped(model, optimizer)
+    path = "optimizer"
+    while optimizer is not None:  # one inside another has its variables in both places, as in Keras's files
+        found.append(Group(path, optimizer.name, optimizer.variables(weights)))
+        path, optimizer = f"{path}/inner_optimizer", getattr(optimizer, "inner_optimizer", None)
     return found
 
 
@@ -154,9 +157,7 @@ def optimizer_specs(optimizer: Optimizer, weights: list[torch.Tensor]) -> tuple[
 def check_head(optimizer: Optimizer, values: list[torch.Tensor]) -> None:
     """MismatchError unless iteration and learning rate are numbers that an optimizer can have."""
     try:
-        hyper.number("iteration", values[0])
-        if not optimizer.has_schedule:
-            hyper.learning_rate(values[1])
+        optimizer.check_head(values)
     except (TypeError, ValueError) as error:
         raise MismatchError(f"the state of the optimizer: {error}") from None
 

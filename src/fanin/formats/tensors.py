@@ -139,7 +139,7 @@ class TensorPlan:
         self._module = module
         with limits.open_regular(path) as file:
             with limits.naming(path, "header", CorruptError):
-                entries, metadata, start = _header(file)
+                entries, metadata, start = read_header(file)
             with limits.naming(path, "tensors"):
                 self._names = self._compare(entries, metadata)
                 if not skip_mismatch:
@@ -216,7 +216,7 @@ class Entry:
         return flat.view(self.dtype).reshape(self.shape)
 
 
-def _header(file: BinaryIO) -> tuple[dict[str, Entry], dict[str, str], int]:
+def read_header(file: BinaryIO) -> tuple[dict[str, Entry], dict[str, str], int]:
     """The tensors by name, the metadata, and where the numbers begin; the whole file accounted for."""
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")

@@ -27,6 +27,7 @@ class Rows:
         order: (N,), int64: the rows that have an adapter, those of one adapter together, in the order of `groups`.
         group: (N,), int64: for each of them the place of its adapter in `groups`.
         offsets: (G,), int32: where each adapter's rows end in `order`.
+        let_train: to be called before the block's adapters are trained.
     """
 
     owner: weakref.ReferenceType[Any]
@@ -36,6 +37,7 @@ class Rows:
     order: Tensor
     group: Tensor
     offsets: Tensor
+    let_train: Callable[[], None]
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,7 +64,13 @@ class Rows:
             )
 
 
-def sorted_rows(owner: Any, paths: Mapping[Any, str], names: Sequence[str | None], device: torch.device) -> Rows:
+def sorted_rows(
+    owner: Any,
+    paths: Mapping[Any, str],
+    names: Sequence[str | None],
+    device: torch.device,
+    let_train: Callable[[], None],
+) -> Rows:
     """The rows of `owner` with these adapters, None for the base alone."""
     members: dict[str, list[int]] = {}
     for row, name in enumerate(names):
@@ -81,6 +89,7 @@ def sorted_rows(owner: Any, paths: Mapping[Any, str], names: Sequence[str | None
             torch.tensor(order, dtype=torch.int64, device=device),
             torch.tensor(group, dtype=torch.int64, device=device),
             torch.tensor(ends, dtype=torch.int32, device=device),
+            let_train,
         )
 
 
@@ -124,9 +133,15 @@ def layer_of(tensors: Any) -> Any:
 
 
 def _innermost(tensors: Any) -> Rows | None:
-    """The rows that hold for calls of a layer, or None. To be asked for only where `Blocks.count` is not 0."""
+    """The rows that hold for calls of a layer, or None; where gradients are on, their adapters train from now on.
+
+    To be asked for only where `Blocks.count` is not 0.
+    """
     layer = layer_of(tensors)
-    return next((rows for rows in reversed(_open.get()) if layer in rows.paths), None)
+    rows = next((rows for rows in reversed(_open.get()) if layer in rows.paths), None)
+    if rows is not None and torch.is_grad_enabled():
+        rows.let_train()
+    return rows
 
 
 _untraced: Any = torch.compiler.disable

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from fanin.kernels import Adapter, KernelScheme, LowRank, Slot
+from fanin.kernels.rows import Blocks, rows_of
 from fanin.layers.held import forget, hold, release
 from fanin.layers.scope import current
 from fanin.weights import CONSTRAINTS, REGULARIZERS, get_fact, set_fact
 
-_INACTIVE = " inactive"  # a reason to be held; no adapter can have this name
+INACTIVE = " inactive"  # a reason to be held; no adapter can have this name
 _KEPT = "{}_before_merge"  # the name of the buffer with a base's tensor
 
 
@@ -60,6 +61,13 @@ class Adapted(nn.Module):
         """Whether the call in progress trains: `training=` at the call, then the enclosing call's, then the mode."""
         scope = current.scope
         return self.training if scope is None or scope.training is None else scope.training
+
+    def train(self, mode: bool = True) -> Any:
+        """As every module's; in train mode the adapters of an open `fanin.adapters.rows` train."""
+        super().train(mode)
+        if mode and Blocks.count:
+            rows_of(self)
+        return self
 
     # --- for `fanin.adapters` -----------------------------------------------------------------------------------------
 
@@ -120,7 +128,7 @@ class Adapted(nn.Module):
             raise
         self.scheme = scheme
         hold(self, self._base_names(), adapter.name)
-        hold(self, [slot.name for slot in slots], _INACTIVE)
+        hold(self, [slot.name for slot in slots], INACTIVE)
 
     def _detach(self, name: str) -> None:
         """Take an adapter and its tensors away. What it held is released by `_release`."""
@@ -146,9 +154,9 @@ class Adapted(nn.Module):
         for each in scheme.adapters:
             tensors = scheme.pair_names(each.name)
             if each.name == name:
-                release(self, _INACTIVE, tensors)
+                release(self, INACTIVE, tensors)
             else:
-                hold(self, tensors, _INACTIVE)
+                hold(self, tensors, INACTIVE)
         self.scheme = chosen
 
     # --- merging ------------------------------------------------------------------------------------------------------
@@ -163,7 +171,7 @@ class Adapted(nn.Module):
                 self.register_buffer(_KEPT.format(part), kept[part], persistent=False)
                 getattr(self, part).copy_(value)
         self.scheme = replace(scheme, active=None, merged=name)
-        hold(self, self._pair_names(), _INACTIVE)
+        hold(self, self._pair_names(), INACTIVE)
 
     def _keeps_base(self) -> bool:
         """Whether the base before a merge is there."""

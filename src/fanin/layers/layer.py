@@ -139,7 +139,7 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The output shape for an input shape, without running (None where unknown).
 
-        A layer that does not say it is tried on tensors without memory.
+        A layer that does not say it is tried on tensors without memory, or, if it decides by values, on zeros and ones.
         """
         return output_shape(self, input_shape)
 

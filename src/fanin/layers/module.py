@@ -42,7 +42,10 @@ class TorchModule(Layer):
         return run_module(self.module, inputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Known for Linear and for modules that keep the shape; others are tried on tensors without memory."""
+        """Known for Linear and for modules that keep the shape.
+
+        Others are tried on tensors without memory, or, if they decide by values, on zeros and ones.
+        """
         module = self.module
         if isinstance(module, nn.Linear):
             if input_shape[-1] not in (None, module.in_features):
@@ -55,10 +58,15 @@ class TorchModule(Layer):
             return tuple(input_shape)
         return super().compute_output_shape(input_shape)
 
+    def _says_shape(self) -> bool:
+        known = isinstance(self.module, (nn.Linear, *_SAME_SHAPE))
+        return known or type(self).compute_output_shape is not TorchModule.compute_output_shape
+
 
 def run_module(module: nn.Module, inputs: Any) -> Any:
-    """module(inputs), in the mode that the enclosing fanin call asks for, if it asks."""
-    training = None if current.scope is None else current.scope.training
+    """module(inputs), in the mode that the enclosing fanin call asks for, if it asks; in a trial, in eval mode."""
+    scope = current.scope
+    training = None if scope is None else scope.training and not scope.trial
     if training is None or training == module.training:
         return module(inputs)
     module.train(training)

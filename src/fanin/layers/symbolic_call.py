@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
-from fanin.graph.infer import Spec, Trial, infer_with_trial
+from fanin.graph.infer import Spec, Trial, infer_on_values, infer_with_trial, needs_values
 from fanin.graph.node import FunctionCall, Node, input_symbol
 from fanin.graph.symbolic import SymbolicTensor, symbols_in
 from fanin.graph.tree import leaves, like_inputs, tree_map
+from fanin.layers.building import Building
 from fanin.layers.scope import CallScope, Entry, Record, current
 
 
@@ -50,24 +54,40 @@ def prepare(layer: Any, inputs: Any) -> None:
     layer._check_inputs((inputs,))
 
 
-def infer_call(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Trial | None, Record | None]:
-    """The specs of what `layer` returns, and, unless its `call` is pure, the trial that showed them and its record."""
-    says_shape = layer._says_shape()
+def infer_call(
+    layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], may_ask: bool = True
+) -> tuple[Any, Trial | None, Record | None]:
+    """The specs of what `layer` returns, and, unless its `call` is pure, the trial that showed them and its record.
+
+    A `call` that decides by values and does not say its shape is tried on real zeros and ones, in eval mode. Without
+    `may_ask` its `compute_output_shape` is not asked: it is what asks here.
+    """
+    says_shape = may_ask and layer._says_shape()
     if says_shape and layer._call_adds_nothing():
         return layer._output_specs(args), None, None
     records: list[Record] = []
+    previous = current.scope
+    training = previous.training if previous is not None else None
 
-    def attempt(*fake_args: Any, **fake_kwargs: Any) -> Any:
+    def attempt(*given: Any, **options: Any) -> Any:
         records.append(Record())
-        previous = current.scope
-        current.scope = CallScope(None, records[-1], previous.training if previous is not None else None, trial=True)
+        current.scope = CallScope(None, records[-1], training, trial=True)
         try:
-            return layer._call_on_tensors(fake_args, fake_kwargs)
+            return layer._call_on_tensors(given, options)
         finally:
             current.scope = previous
 
     try:
-        specs, trial = infer_with_trial(attempt, args, kwargs)
+        try:
+            with _in_eval_mode(module for module in layer.modules() if not isinstance(module, Building)):
+                specs, trial = infer_with_trial(attempt, args, kwargs)
+        except Exception as error:
+            if says_shape or not needs_values(error):
+                raise
+            records.clear()
+            training = False
+            with _in_eval_mode(layer.modules()):
+                specs, trial = infer_on_values(attempt, args, kwargs)
     except NotImplementedError:
         raise
     except Exception as error:
@@ -81,12 +101,25 @@ def infer_call(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tup
     return specs, trial, records[0]
 
 
+@contextmanager
+def _in_eval_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """A trial leaves no trace in statistics and counts, and draws no masks of dropout."""
+    trained = [module for module in modules if module.training]
+    for module in trained:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in trained:
+            module.training = True
+
+
 def output_shape(layer: Any, input_shape: Any) -> Any:
     """The output shape of a layer that does not declare it, by a trial; builds the layer, records nothing."""
     several = isinstance(input_shape, list) or (bool(input_shape) and isinstance(input_shape[0], (tuple, list)))
     inputs = [_probe(layer, shape) for shape in input_shape] if several else _probe(layer, input_shape)
     prepare(layer, inputs)
-    specs, _, _ = infer_call(layer, (inputs,), {})
+    specs, _, _ = infer_call(layer, (inputs,), {}, may_ask=False)
     return tree_map(lambda leaf: leaf.shape if isinstance(leaf, Spec) else leaf, specs)
 
 
@@ -119,7 +152,8 @@ def _note(node: Node, trial: Trial, record: Record) -> None:
     """Losses and updates of the trial become further outputs of the node; what they depend on, its symbolic inputs."""
 
     def spec(leaf: Any) -> Any:
-        return Spec(tuple(leaf.shape), leaf.dtype) if isinstance(leaf, torch.Tensor) and _fake(leaf) else leaf
+        tried = isinstance(leaf, torch.Tensor) and (trial.on_values or _fake(leaf))
+        return Spec(tuple(leaf.shape), leaf.dtype) if tried else leaf
 
     def sources(entry: Entry) -> list[Any] | None:
         if entry.inputs is None:

@@ -194,8 +194,8 @@ class Variables(nn.Module):
         waiting = self._parameters.get(name)
         if isinstance(waiting, Placeholder):
             with torch.no_grad():
-                waiting.materialize(value.shape, device=value.device, dtype=value.dtype)
-                waiting.copy_(value)
+                waiting.materialize((0,), device=value.device, dtype=value.dtype)
+                waiting.data = value  # which nobody else has
             return waiting
         if not trainable:
             self.register_buffer(name, value)

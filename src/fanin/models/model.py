@@ -99,11 +99,14 @@ class Model(Steps):
                 print in Python. Default: a step is traced once for each kind of batch, and runs compiled.
             learning_rate_multipliers: pattern -> factor on the learning rate of the weights it matches, by the names of
                 layers and weights: {"embedding": 0.1, "*/bias": 2.0}. The last pattern that matches holds.
+            **kwargs: jit_compile=True hands the traced step to torch's inductor; auto_scale_loss=False leaves the loss
+                of a model in mixed_float16 unscaled, see `fanin.optimizers.LossScaleOptimizer`.
 
         Raises ValueError or TypeError for anything unknown; the model then stays as it was compiled before.
         """
         others = {**kwargs, "learning_rate_multipliers": learning_rate_multipliers}
         compiled = Compiled(optimizer, loss, loss_weights, metrics, weighted_metrics, run_eagerly, others)
+        compiled.suit(self.dtype_policy)
         known = self._known_outputs()
         if known is not None:
             compiled.arrange(*known)  # what fits no output fails now
@@ -326,7 +329,9 @@ class Model(Steps):
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as `get_compile_config` described."""
-        self.__dict__["_compiled_with"] = Compiled.from_config(config)
+        compiled = Compiled.from_config(config)
+        compiled.suit(self.dtype_policy)
+        self.__dict__["_compiled_with"] = compiled
 
 
 models: Family[Model] = Family("model", "keras", Model)

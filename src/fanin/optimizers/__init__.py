@@ -16,6 +16,7 @@ from fanin.optimizers.adam import Adam, AdamW
 from fanin.optimizers.adamax import Adamax
 from fanin.optimizers.base import Optimizer
 from fanin.optimizers.lion import Lion
+from fanin.optimizers.loss_scale import LossScaleOptimizer
 from fanin.optimizers.nadam import Nadam
 from fanin.optimizers.rmsprop import RMSprop
 from fanin.optimizers.sgd import SGD
@@ -29,6 +30,7 @@ __all__ = [
     "AdamW",
     "Adamax",
     "Lion",
+    "LossScaleOptimizer",
     "Nadam",
     "Optimizer",
     "RMSprop",
@@ -41,7 +43,7 @@ __all__ = [
 ]
 
 family: Family[Optimizer] = Family("optimizer", "keras.optimizers", Optimizer)
-for _class in (SGD, RMSprop, Adam, AdamW, Nadam, Adamax, Adagrad, Adadelta, Lion):
+for _class in (SGD, RMSprop, Adam, AdamW, Nadam, Adamax, Adagrad, Adadelta, Lion, LossScaleOptimizer):
     family.add(_class, _class.__name__.lower())
 
 

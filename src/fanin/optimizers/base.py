@@ -7,7 +7,6 @@ in, `store.py` what is kept for each weight.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,9 +15,11 @@ from torch import Tensor
 
 from fanin import config, registry
 from fanin.optimizers import hyper, schedules
-from fanin.optimizers.rounds import Rounds
+from fanin.optimizers.rounds import Round, Rounds
 from fanin.optimizers.state import State
 from fanin.optimizers.store import ByWeight, SlotStore
+
+_COUNTED = {"_iterations", "_rate", "learning_rate", "name"}  # what steps read anew
 
 
 class Optimizer(State, Rounds):
@@ -36,7 +37,8 @@ class Optimizer(State, Rounds):
             `finalize_variable_values`.
         ema_momentum: in [0, 1], 0.99 by default.
         ema_overwrite_frequency: the averages go into the weights after every so many updates, too; None for never.
-        loss_scale_factor: not available yet: NotImplementedError.
+        loss_scale_factor: above 0: what losses are multiplied by before gradients are taken of them, and gradients are
+            divided by before all else, so that small ones survive in float16. None for 1. See `LossScaleOptimizer`.
         gradient_accumulation_steps: 2 or more: only every so many calls of `apply` make an update, from the mean of
             the gradients given since the last one; clipping and weight decay are part of the update. A schedule counts
             the calls, `iterations` the updates. None for an update at every call.
@@ -66,10 +68,6 @@ class Optimizer(State, Rounds):
     ):
         if kwargs:
             raise ValueError(f"{type(self).__name__} does not know the argument {', '.join(map(repr, kwargs))}.")
-        if loss_scale_factor is not None:
-            raise NotImplementedError(
-                f"{type(self).__name__}: loss_scale_factor={loss_scale_factor!r} is not available yet."
-            )
         clips = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
         given = {what: hyper.number(what, value, ends="()") for what, value in clips.items() if value is not None}
         if len(given) > 1:
@@ -83,7 +81,9 @@ class Optimizer(State, Rounds):
         self.use_ema = hyper.flag("use_ema", use_ema)
         self.ema_momentum = hyper.number("ema_momentum", ema_momentum, 0.0, 1.0, ends="[]")
         self.ema_overwrite_frequency = _every("ema_overwrite_frequency", ema_overwrite_frequency, 1)
-        self.loss_scale_factor: float | None = None
+        self.loss_scale_factor = (
+            None if loss_scale_factor is None else hyper.number("loss_scale_factor", loss_scale_factor, ends="()")
+        )
         self.gradient_accumulation_steps = _every("gradient_accumulation_steps", gradient_accumulation_steps, 2)
         self.is_plain = not self.use_ema and not self.gradient_accumulation_steps
         self.first_groups = [
@@ -129,8 +129,8 @@ class Optimizer(State, Rounds):
             if weights:
                 raise ValueError("Every gradient is None: the loss does not depend on the weights.")
             return
-        if not self._built:
-            self._built = [weakref.ref(w) for w in weights]
+        if not self.built:
+            self.remember(weights)
         for g, w in pairs:
             if g.shape != w.shape:
                 raise ValueError(f"Found a gradient of shape {tuple(g.shape)} for a weight of shape {tuple(w.shape)}.")
@@ -141,9 +141,9 @@ class Optimizer(State, Rounds):
     def _call(self, weights: list[Tensor], gradients: list[Tensor | None]) -> None:
         """One call on all known weights."""
         of = self.next_round(weights)
-        size, decay = self.numbers(weights[0]) if of.is_due else (None, None)  # first of all: a schedule may fail
+        numbers = self.numbers_for(of, weights[0])  # first of all: a schedule may fail
         with torch.no_grad():
-            self.play(of, weights, gradients, self.slots(weights), size, decay)
+            self.play(of, weights, gradients, self.slots(weights), *numbers)
         torch.autograd.graph.increment_version(weights)  # torch's fused updates do not, and autograd relies on it
         self.count_round(of, weights, [g is not None for g in gradients])
 
@@ -152,6 +152,19 @@ class Optimizer(State, Rounds):
         pairs = list(grads_and_vars)
         self.apply([g for g, _ in pairs], [w for _, w in pairs])
         return self._iterations
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """What to take gradients of, for `apply`: the loss times `loss_scale_factor`."""
+        return self.with_scale(loss, ())
+
+    def options(self) -> dict[str, Any]:
+        """The options that an update depends on, as far as they are not given to it as numbers."""
+        plain = (bool, int, float, str, type(None))
+        return {n: v for n, v in vars(self).items() if isinstance(v, plain) and n not in _COUNTED}
+
+    def numbers_for(self, of: Round, weight: Tensor) -> tuple[Tensor | None, ...]:
+        """What `play` needs besides tensors of weights: for most optimizers the size and decay of a step."""
+        return self.numbers(weight) if of.is_due else (None, None)
 
     def numbers(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Size and decay of the next step as 0-dim tensors, made once for each device and then refilled."""

@@ -41,6 +41,16 @@ class Rounds(Ema, PerWeight):
     """The part of an optimizer that says what a call does, does it, and counts it."""
 
     is_plain: bool
+    loss_scale_factor: float | None
+
+    def with_scale(self, loss: Tensor, numbers: Sequence[Tensor | None]) -> Tensor:
+        """What gradients are taken of. Only torch operations.
+
+        Args:
+            loss: a scalar.
+            numbers: what `play` will get.
+        """
+        return loss if self.loss_scale_factor is None else loss * self.loss_scale_factor
 
     def next_round(self, weights: Sequence[Tensor]) -> Round:
         """What the next call will do with these weights, with or without gradients."""
@@ -69,8 +79,7 @@ class Rounds(Ema, PerWeight):
         weights: Sequence[Tensor],
         gradients: Sequence[Tensor | None],
         slots: Sequence[Slots],
-        size: Tensor | None,
-        decay: Tensor | None,
+        *numbers: Tensor | None,
     ) -> None:
         """Change weights and slots in place. Only torch operations, nothing read back.
 
@@ -79,8 +88,11 @@ class Rounds(Ema, PerWeight):
             weights: all that the optimizer knows.
             gradients: one for each weight; None leaves a weight alone, but for averages and an accumulation.
             slots: one dict for each weight.
-            size, decay: as for `step`; None where no update is due.
+            numbers: size and decay as for `step`; None where no update is due.
         """
+        size, decay = numbers
+        if self.loss_scale_factor is not None:
+            gradients = [None if g is None else g / self.loss_scale_factor for g in gradients]
         accumulates = self.gradient_accumulation_steps is not None
         if accumulates:
             for gradient, slot in zip(gradients, slots, strict=True):

@@ -58,6 +58,12 @@ class State(Ema, Rate):
             specs += [(tuple(w.shape), w.dtype, True) for w in weights for _ in names]
         return specs + [((), w.dtype, True) for w in weights[:1] for _ in self.derived()]
 
+    def check_head(self, values: Sequence[Any]) -> None:
+        """ValueError or TypeError unless the numbers at the head of a state are such as an optimizer can have."""
+        hyper.number("iteration", values[0])
+        if not self.has_schedule:
+            hyper.learning_rate(values[1])
+
     def get_state(self, weights: Iterable[Tensor] | None = None) -> list[NDArray[Any]]:
         """`variables` as arrays, copied to the host; bfloat16 as float32."""
         found = (v.detach().cpu() for v in self.variables(weights))

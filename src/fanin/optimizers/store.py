@@ -121,7 +121,11 @@ class Holder(Update):
         """Make the slots of `weights`, and remember their order for calls that do not name them."""
         found = list(weights)
         self.slots(found)
-        self._built = [weakref.ref(w) for w in found]
+        self.remember(found)
+
+    def remember(self, weights: Sequence[Tensor]) -> None:
+        """Remember these weights and their order."""
+        self._built = [weakref.ref(w) for w in weights]
 
     def slots(self, weights: Sequence[Tensor]) -> list[Slots]:
         """The slots of each weight, kept by parameter and made when first asked for; see `SlotStore`."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fanin.program.arrays import MOST_FLOPS, array_function
 from fanin.program.count import Count, count
 from fanin.program.emit import Emitter
 from fanin.program.memory import plan_memory
@@ -69,6 +70,12 @@ class Program:
         self._places = [place for place, value in enumerate(values) if value is not None]
         self._count = len(values)
         self.prepare()
+        # The same by numpy, where the program is so small that this is faster; then every run goes this way.
+        self.on_arrays: Callable[[Any], list[Any]] | None = None
+        if is_frozen and not self.is_prepared and self.stages[-1][1].flops <= MOST_FLOPS:
+            small = array_function(traced)
+            if small is not None:
+                self.on_arrays, self.source = small
 
     def prepare(self) -> None:
         """Compute again what lasts for many runs: after a change of the static tensors of a frozen program."""
@@ -96,6 +103,10 @@ class Program:
 
     def run_into(self, inputs: Sequence[Tensor], results: Sequence[Tensor]) -> None:
         """Run, and write the results into these tensors."""
+        if self.on_arrays is not None:
+            for result, found in zip(results, self.on_arrays(inputs[0].numpy(force=True)), strict=True):
+                result.copy_(torch.from_numpy(found))
+            return
         with self._lock, _InferenceMode(True):
             self._run(*self._look(*inputs), *results)
 

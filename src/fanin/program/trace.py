@@ -14,10 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_impls import op_implementations_dict
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fanin.errors import NotTraceableError
+
+# torch has no meta kernels for these, and would run them on real zeros as large as all weights and their state.
+for _operation in (torch.ops.aten._fused_adam_.tensor_lr, torch.ops.aten._fused_adamw_.tensor_lr):
+    op_implementations_dict.setdefault(_operation, lambda mode, operation, *args, **kwargs: None)
 
 
 @dataclass

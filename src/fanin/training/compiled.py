@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from fanin import losses, metrics, optimizers
+from fanin.dtypes import DTypePolicy
 from fanin.errors import DataError
 from fanin.graph.tree import leaves
+from fanin.optimizers import LossScaleOptimizer, Optimizer
 from fanin.registry import serialize
 from fanin.training import multipliers
 from fanin.training.outputs import Output, choose, metric_names, names_of, paths, spread
@@ -66,6 +68,8 @@ class Compiled:
             self.torch_maker = None if self.optimizer is not None else optimizer
         else:
             self.optimizer = optimizers.get(optimizer)
+        self.given_optimizer = self.optimizer
+        self._scales_loss = bool(others.get("auto_scale_loss", True))
         self.outputs: list[Output] = []
         self.metric_names: list[str] = []
         self._bound_to: Any = None
@@ -77,6 +81,13 @@ class Compiled:
         return bool(_identifiers(self.given_loss))
 
     # --- made ready for a model ------------------------------------------------------------------------------
+
+    def suit(self, policy: DTypePolicy) -> None:
+        """Scale losses for a model in mixed_float16, unless `auto_scale_loss` is False; torch's optimizers do not."""
+        optimizer = self.given_optimizer
+        is_wanted = self._scales_loss and policy.name == "mixed_float16" and isinstance(optimizer, Optimizer)
+        if is_wanted and not isinstance(optimizer, LossScaleOptimizer):
+            self.optimizer = LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
 
     def arrange(self, shapes: Any, layer_names: list[str] | None) -> list[Output]:
         """The outputs of a model, with identifiers in place of losses and metrics. ValueError for what fits none.
@@ -107,7 +118,7 @@ class Compiled:
     def bind(self, model: Any, output_shape: Any, y: Any) -> None:
         """Settle losses and metrics for these outputs and targets, and make a torch optimizer given as a class."""
         if self.torch_maker is not None and self.optimizer is None:
-            self.optimizer = self.torch_maker([p for p in model.parameters() if p.requires_grad])
+            self.optimizer = self.given_optimizer = self.torch_maker([p for p in model.parameters() if p.requires_grad])
             if not isinstance(self.optimizer, torch.optim.Optimizer):
                 raise TypeError(f"compile: the optimizer function returned {self.optimizer!r}, no torch optimizer.")
         multipliers.apply(self.optimizer, model, self.multipliers)
@@ -232,9 +243,10 @@ class Compiled:
 
     def get_config(self) -> dict[str, Any] | None:
         """Plain JSON data in Keras's form; None if a torch optimizer, loss or metric has no config."""
+        optimizer = self.given_optimizer if self.torch_maker is None else self.torch_maker
         try:
             return {
-                "optimizer": serialize(self.optimizer) if self.torch_maker is None else serialize(self.torch_maker),
+                "optimizer": serialize(optimizer),
                 "loss": serialize(self.given_loss),
                 "loss_weights": serialize(self.given_loss_weights),
                 "metrics": serialize(self.given_metrics) or None,

@@ -17,6 +17,7 @@ def train_eagerly(step: Step, state: State, optimizer: Any, batch: Batch) -> Res
     if isinstance(optimizer, torch.optim.Optimizer):
         result = _torch_step(step, state, optimizer, batch)
     else:
+        state.scale_loss = optimizer.scale_loss
         result = step.train_live(state, batch)
         names = list(result.gradients)
         optimizer.apply([state.parameters[name] for name in names], [result.gradients[name] for name in names])

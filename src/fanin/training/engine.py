@@ -200,7 +200,9 @@ class Engine:
         updater = self.updater
         assert updater is not None
         model, sums = self.model, self._traced_sums(of)
-        state = State(dict(model.named_parameters()), dict(model.named_buffers()), sums.metrics)
+        numbers = [of[id(number)] for number in updater.numbers]
+        state = self.step.live_state(sums.metrics)
+        state.scale_loss = lambda loss: updater.with_scale(loss, numbers)
         result = self.step.train_live(state, batch)
         gradients = {id(state.parameters[name]): gradient for name, gradient in result.gradients.items()}
         weights = [of[id(weight)] for weight in updater.weights]
@@ -210,7 +212,7 @@ class Engine:
             raise NotTraceableError("no gradient reaches a weight")
         slots = [{name: of[id(value)] for name, value in one.items()} for one in updater.slots]
         with torch.no_grad():
-            updater.play(kind, weights, given, slots, [of[id(number)] for number in updater.numbers])
+            updater.play(kind, weights, given, slots, numbers)
             constraints.apply(model)
             self._run_updates(result.updates)
             sums.add((result.loss, *result.parts), result.logs, batch.size)

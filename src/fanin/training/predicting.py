@@ -16,7 +16,7 @@ from fanin.graph.tree import tree_map
 from fanin.kernels.rows import rows_tensors
 from fanin.layers.variables import to_numpy
 from fanin.training.data import Arrays, Stream
-from fanin.training.prediction import TILE, Prediction, as_it_is
+from fanin.training.prediction import TILE, Prediction
 from fanin.training.progress import Progress
 
 Array = np.ndarray[Any, Any]
@@ -27,12 +27,9 @@ def quickly(prediction: Prediction, x: Any) -> Any:
     found = prediction.known(x)
     if found is None:
         return None
-    program, structure = found
-    results = program.new_results()
-    program.run_into((as_it_is(x),), results)
-    if len(results) == 1:
-        return results[0].numpy() if structure.is_leaf() else pytree.tree_unflatten([results[0].numpy()], structure)
-    return pytree.tree_unflatten([result.numpy() for result in results], structure)
+    run, structure = found
+    results = run(x)
+    return results[0] if structure.is_leaf() else pytree.tree_unflatten(results, structure)
 
 
 class Outputs:

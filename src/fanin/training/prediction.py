@@ -21,6 +21,7 @@ from fanin.training.swapped import swapped
 from fanin.training.watch import Watch
 
 _MOST_PROGRAMS = 32
+ForArray = Callable[[Any], list[Any]]
 _FLOAT32 = np.dtype(np.float32)
 TILE = 32  # rows, where the same row shall give the same bits in every batch
 
@@ -40,7 +41,7 @@ class Prediction:
         self.module = module
         self._call = call or module
         self._programs: OrderedDict[Hashable, tuple[Program, Any] | None] = OrderedDict()
-        self._by_shape: dict[Any, tuple[Program, Any]] = {}
+        self._by_shape: dict[Any, tuple[ForArray, Any]] = {}
         self._watch: Watch | None = None
         self.reason: str | None = None  # why there is no program, as long as nobody was told
 
@@ -57,8 +58,9 @@ class Prediction:
             if found is not None:
                 found[0].prepare()
 
-    def known(self, x: Any) -> tuple[Program, Any] | None:
-        """The program for a single array of a shape that came before, if the module is as it was and in eval mode."""
+    def known(self, x: Any) -> tuple[ForArray, Any] | None:
+        """What takes a single array of a shape that came before, if the module is as it was and in eval mode, and the
+        structure of what it returns."""
         found = self._by_shape.get(x.shape) if x.dtype == _FLOAT32 and x.flags.c_contiguous else None
         if found is None or self._watch is None or not self._watch.stands() or self._watch.trains():
             return None
@@ -74,7 +76,7 @@ class Prediction:
         if found[0].is_prepared:  # its weights would have to be looked at again
             return
         if all(result.dtype != torch.bfloat16 for result in found[0].results):
-            self._by_shape[x.shape] = found
+            self._by_shape[x.shape] = for_array(found[0]), found[1]
 
     def program(self, x: Any) -> tuple[Program, Any] | None:
         """The program for inputs shaped like these, and the structure of its results; None if there is none. It takes
@@ -159,23 +161,21 @@ class CompiledPrediction:
     def refresh(self) -> None:
         """Take over the module as it is now."""
         self._prediction = Prediction(self.module)
-        self._by_shape: dict[Any, Program] = {}
+        self._by_shape: dict[Any, ForArray] = {}
         self(self._example)
 
     def __call__(self, x: Any) -> Any:
         """The outputs: numpy arrays for arrays, tensors for tensors."""
         found = self._by_shape.get(x.shape) if type(x) is np.ndarray and x.dtype == _FLOAT32 else None
         if found is not None and rows_key() is None and x.flags.c_contiguous:
-            results = found.new_results()
-            found.run_into((as_it_is(x),), results)
-            return results[0].numpy()
+            return found(x)[0]
         outputs = self._prediction(pytree.tree_map(lambda one: as_tensor(one, "x"), x))
         if any(isinstance(one, Tensor) for one in pytree.tree_leaves(x)):
             return outputs
         if type(x) is np.ndarray and x.dtype == _FLOAT32 and rows_key() is None:
             known = self._prediction.program(as_tensor(x, "x"))
             if known is not None and isinstance(outputs, Tensor) and outputs.dtype != torch.bfloat16:
-                self._by_shape[x.shape] = known[0]
+                self._by_shape[x.shape] = for_array(known[0])
         return pytree.tree_map(to_numpy, outputs)
 
 
@@ -195,6 +195,17 @@ def compile_predict(module: nn.Module, example: Any) -> CompiledPrediction:
     torch.Size([5, 2])
     """
     return CompiledPrediction(module, example)
+
+
+def for_array(program: Program) -> ForArray:
+    """A program of one input, none of whose results is bfloat16, as a function from an array to new arrays."""
+
+    def run(x: Any) -> list[Any]:
+        results = program.new_results()
+        program.run_into((as_it_is(x),), results)
+        return [result.numpy() for result in results]
+
+    return program.on_arrays or run
 
 
 def as_it_is(x: np.ndarray[Any, Any]) -> Tensor:

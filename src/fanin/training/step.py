@@ -31,11 +31,13 @@ class State:
         parameters: name -> tensor; those with `requires_grad` get a gradient.
         buffers: name -> tensor, such as moving averages.
         metrics: the running sums of each metric.
+        scale_loss: what makes of a loss the scalar that gradients are taken of; None for the loss itself.
     """
 
     parameters: Variables
     buffers: Variables = field(default_factory=dict)
     metrics: list[Variables] = field(default_factory=list)
+    scale_loss: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
 @dataclass
@@ -43,9 +45,9 @@ class Result:
     """What a step returns.
 
     Attributes:
-        loss: the scalar that was differentiated: loss, activity penalties, added losses, weight penalties.
+        loss: loss, activity penalties, added losses, weight penalties; not scaled.
         parts: the loss of each output, where there are several.
-        gradients: name -> gradient for each trainable parameter that the loss depends on.
+        gradients: name -> gradient of the scaled loss for each trainable parameter that it depends on.
         buffers: the new buffers.
         logs: the new running sums of each metric.
         outputs: what the model returned.
@@ -115,11 +117,11 @@ class Step:
         """Loss, gradients, new buffers and new metric sums for one batch. Pure: buffers in `state` stay as they are."""
         buffers = {name: buffer.clone() for name, buffer in state.buffers.items()}
         call = self._call_with(state.parameters, buffers)
-        return self._differentiate(call, state.parameters, buffers, state.metrics, batch)
+        return self._differentiate(call, state, buffers, batch)
 
     def train_live(self, state: State, batch: Batch) -> Result:
         """As `train` on the model's own tensors: nothing is swapped or copied, buffers change in place."""
-        return self._differentiate(self.objective, state.parameters, state.buffers, state.metrics, batch)
+        return self._differentiate(self.objective, state, state.buffers, batch)
 
     def test(self, state: State, batch: Batch) -> Result:
         """Loss, new metric sums and outputs, without gradients, buffers and updates."""
@@ -142,21 +144,22 @@ class Step:
     def _differentiate(
         self,
         call: Callable[[Batch], Any],
-        parameters: Variables,
+        state: State,
         buffers: Variables,
-        metrics: list[Variables],
         batch: Batch,
     ) -> Result:
         # A layer that no call has reached yet has weights without a shape.
-        trained = {name: tensor for name, tensor in parameters.items() if tensor.requires_grad and not is_lazy(tensor)}
+        trained = {name: one for name, one in state.parameters.items() if one.requires_grad and not is_lazy(one)}
         with torch.enable_grad():
             total, parts, outputs, record = call(batch)
         gradients: Variables = {}
         if total.requires_grad:
-            found = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
+            with torch.enable_grad():
+                target = total if state.scale_loss is None else state.scale_loss(total)
+            found = torch.autograd.grad(target, list(trained.values()), allow_unused=True)
             gradients = {name: g for name, g in zip(trained, found, strict=True) if g is not None}
         with torch.no_grad():
-            logs = self.measure(metrics, batch.y, outputs, batch.weight)
+            logs = self.measure(state.metrics, batch.y, outputs, batch.weight)
         updates = [entry.value for entry in record.updates]
         parts = [part.detach() for part in parts]
         return Result(total.detach(), parts, gradients, buffers, logs, outputs, updates)

@@ -13,7 +13,6 @@ from fanin.optimizers.core import Slots
 from fanin.optimizers.rounds import Round
 
 Gradients = Sequence[Tensor | None]
-_COUNTED = {"_iterations", "_rate", "learning_rate", "name"}  # what steps read anew
 
 
 class Updater(Protocol):
@@ -37,6 +36,9 @@ class Updater(Protocol):
 
     def next(self) -> Hashable:
         """Fill the numbers for the coming step; returns what kind of step it is, as part of a program's key."""
+
+    def with_scale(self, loss: Tensor, numbers: list[Tensor]) -> Tensor:
+        """What gradients are taken of, in torch operations on what is given."""
 
     def play(
         self, kind: Any, weights: list[Tensor], gradients: Gradients, slots: list[Slots], numbers: list[Tensor]
@@ -63,23 +65,22 @@ class OwnUpdater:
             self.optimizer.build(trained)
         self.weights = self.optimizer.known_weights(trained)
         self.slots = self.optimizer.slots(self.weights)
-        self.numbers = list(self.optimizer.numbers(self.weights[0]))
-        self._options = self._look()
+        self.numbers = [one for one in self.optimizer.numbers_for(Round(), self.weights[0]) if one is not None]
+        self._options = self.optimizer.options()
 
     def stands(self) -> bool:
         """As `Updater.stands`."""
-        return self._look() == self._options
-
-    def _look(self) -> dict[str, Any]:
-        plain = (bool, int, float, str, type(None))
-        return {n: v for n, v in vars(self.optimizer).items() if isinstance(v, plain) and n not in _COUNTED}
+        return self.optimizer.options() == self._options
 
     def next(self) -> Round:
         """As `Updater.next`."""
         of = self.optimizer.next_round(self.weights)
-        if of.is_due:
-            self.optimizer.numbers(self.weights[0])
+        self.optimizer.numbers_for(of, self.weights[0])
         return of
+
+    def with_scale(self, loss: Tensor, numbers: list[Tensor]) -> Tensor:
+        """As `Updater.with_scale`."""
+        return self.optimizer.with_scale(loss, numbers)
 
     def play(
         self, kind: Round, weights: list[Tensor], gradients: Gradients, slots: list[Slots], numbers: list[Tensor]
@@ -156,6 +157,10 @@ class TorchUpdater:
             kinds.append(tuple((k, v) for k, v in group.items() if k not in ("params", "lr", "initial_lr")))
         fresh = tuple(id(w) in self._fresh for w in self.weights) if self._is_sgd else ()
         return tuple(kinds), fresh
+
+    def with_scale(self, loss: Tensor, numbers: list[Tensor]) -> Tensor:
+        """As `Updater.with_scale`: the loss itself."""
+        return loss
 
     def play(
         self, kind: Any, weights: list[Tensor], gradients: Gradients, slots: list[Slots], numbers: list[Tensor]

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from fanin.program.effects import Changes, aten
 from fanin.program.passes.rewrite import declare
 
 _LEAST_FLOPS = 5e7
-_PRODUCTS = {aten.mm.default: "none", aten.addmm.default: "none", aten._addmm_activation.default: "relu"}
+_PRODUCTS = (aten.mm.default, aten.addmm.default, aten._addmm_activation.default)
 
 
 def use_onednn(graph: fx.Graph) -> None:
@@ -30,17 +30,17 @@ def use_onednn(graph: fx.Graph) -> None:
             continue
         given: Any = node.args
         bias, (x, kernel) = (given[0] if len(given) == 3 else None), given[-2:]
-        if bias is not None and bias.meta["val"].dim() != 1:
+        if bias is not None and not _is_row(bias.meta["val"], kernel.meta["val"].shape[1]):
             continue
         with graph.inserting_before(node):
             turned = graph.call_function(aten.t.default, (kernel,))
-            product = graph.call_function(
-                _linear_pointwise(),
-                (x, turned, bias, _PRODUCTS[node.target], [], ""),
-            )
+            result = product = graph.call_function(_linear_pointwise(), (x, turned, bias, "none", [], ""))
+            if node.target == aten._addmm_activation.default:  # apart: oneDNN's relu makes 0 of NaN
+                result = graph.call_function(aten.relu.default, (product,))
         declare(turned, kernel.meta["val"].t())
         declare(product, node.meta["val"])
-        node.replace_all_uses_with(product)
+        declare(result, node.meta["val"])
+        node.replace_all_uses_with(result)
         graph.erase_node(node)
 
 
@@ -57,6 +57,11 @@ def prefers_onednn() -> bool:
 def _linear_pointwise() -> Any:
     packet = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     return None if packet is None else packet.default
+
+
+def _is_row(bias: Tensor, units: int) -> bool:
+    """Whether a bias has one number for each unit, without gaps: oneDNN reads it as such, and checks nothing."""
+    return bias.shape == (units,) and bias.is_contiguous()
 
 
 def _is_large(node: fx.Node) -> bool:

@@ -1,0 +1,158 @@
+"""What cannot be traced: such steps run eagerly, say so once, and are not tried again."""
+
+import warnings
+
+import numpy as np
+import pytest
+from engine_cases import BATCH, rows, same_bits
+from torch import nn
+
+import fanin
+import fanin.program.run
+from fanin import layers, optimizers
+from fanin.layers import Dense
+
+
+class SameShape(layers.Layer):
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+class Branches(SameShape):
+    def call(self, x):
+        if x.mean() > 0:
+            return x * 2
+        return x
+
+
+class ByNumpy(SameShape):
+    def call(self, x):
+        return x * float(np.abs(x.detach().numpy()).max())
+
+
+class ByItem(SameShape):
+    def call(self, x):
+        return x * x.detach().std().item()
+
+
+class Counts(SameShape):
+    calls = 0
+
+    def call(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
+class Keeps(SameShape):
+    last = None
+
+    def call(self, x):
+        y = x if self.last is None or self.last.shape != x.shape else x + 0.1 * self.last
+        self.last = x.detach()
+        return y
+
+
+class Collects(SameShape):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.__dict__["seen"] = []
+
+    def call(self, x):
+        self.seen.append(float(x.detach().mean()))
+        return x + len(self.seen)
+
+
+class Updates(SameShape):
+    def build(self, input_shape):
+        self.total = self.add_weight("total", (), initializer="zeros", trainable=False)
+        super().build(input_shape)
+
+    def call(self, x):
+        mean = x.detach().mean()
+        self.add_update(lambda: self.total.add_(mean))
+        return x + self.total
+
+
+class Plain(nn.Module):
+    def forward(self, x):
+        return x if bool((x > 0).any()) else -x
+
+
+class AroundPlain(fanin.Model):
+    def __init__(self):
+        super().__init__()
+        self.one, self.plain, self.two = Dense(5), Plain(), Dense(3, "softmax")
+
+    def call(self, x):
+        return self.two(self.plain(self.one(x)))
+
+
+@pytest.mark.parametrize("kind", [Branches, ByNumpy, ByItem, Counts, Keeps, Collects, Updates, Plain])
+def test_what_cannot_be_traced_runs_eagerly_and_says_so_once(kind):
+    x, y = rows()
+
+    def make():
+        if kind is Plain:
+            model = AroundPlain()
+            model(x)
+            return model
+        return fanin.Sequential([fanin.Input((6,)), Dense(5, "tanh"), kind(name="culprit"), Dense(3, "softmax")])
+
+    made = make(), make()
+    made[1].set_weights(made[0].get_weights())
+    histories = []
+    for model, run_eagerly in zip(made, (False, True), strict=True):
+        model.compile(optimizers.Adam(0.05), "sparse_categorical_crossentropy", run_eagerly=run_eagerly)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            histories.append(model.fit(x, y, batch_size=BATCH, epochs=2, shuffle=False, verbose=0).history)
+            model.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0)
+        messages = [str(one.message) for one in caught]
+        if run_eagerly:
+            assert not messages
+        else:
+            assert len(messages) == 1, messages
+            assert caught[0].category is UserWarning
+            assert ("Plain" if kind is Plain else "culprit") in messages[0], messages[0]
+            if kind not in (Counts, Keeps, Updates):
+                assert "test_engine_fallback.py" in messages[0]
+                assert "line " in messages[0]
+            assert "run_eagerly=True" in messages[0]
+    assert histories[0] == histories[1]
+    same_bits(*made)
+
+
+def test_a_loss_that_cannot_be_traced():
+    def loss(y, p):
+        return (p - y).abs().mean(-1) * (2.0 if float(p.detach().mean()) > 0 else 1.0)
+
+    x, _ = rows()
+    model = fanin.Sequential([fanin.Input((6,)), Dense(1)])
+    model.compile("sgd", loss)
+    with pytest.warns(UserWarning, match=r"test_engine_fallback\.py"):
+        model.fit(x, x[:, :1], verbose=0)
+
+
+def test_run_eagerly_makes_no_program_and_does_not_warn():
+    model = fanin.Sequential([fanin.Input((6,)), Branches(), Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    model.fit(*rows(), verbose=0)
+    model.evaluate(*rows(), verbose=0)
+    assert not model._compiled_with.engine._programs
+
+
+def test_a_failed_trace_is_not_tried_again(monkeypatch):
+    tried = []
+
+    make = fanin.program.Program.__init__
+
+    def counted(self, *given, **named):
+        tried.append(1)
+        make(self, *given, **named)
+
+    monkeypatch.setattr(fanin.program.Program, "__init__", counted)
+    model = fanin.Sequential([fanin.Input((6,)), Branches(), Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.warns(UserWarning, match="run_eagerly"):
+        model.fit(*rows(), batch_size=5, epochs=4, verbose=0)
+    assert len(tried) == 1

@@ -217,7 +217,7 @@ def test_weights_without_adapters_and_models_without(tmp_path):
     path = tmp_path / "plain.weights.h5"
     plain.save_weights(path)
     lora.load_weights(path)  # as Keras: the file's kernel, and an adapter that begins anew
-        np.testing.assert_allclose(lora.predict(X), plain.predict(X), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(lora.predict(X), plain.predict(X), rtol=1e-6, atol=1e-6)
     assert lora.layers[0].lora_kernel_a.any()
     spread(lora)
     path = tmp_path / "lora.weights.h5"

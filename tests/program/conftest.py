@@ -8,6 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import fanin.program.run
+from fanin.program.passes import PASSES
+from fanin.program.passes.small import mark_small_products
+
 FLOATS = (torch.float32, torch.float64, torch.bfloat16)
 
 UNARY = (
@@ -311,3 +315,12 @@ def straight():
 def is_same():
     """Whether two results have the same shape, dtype and bits; any NaN equals any NaN."""
     return _is_same
+
+
+@pytest.fixture(scope="module")
+def by_torch_alone():
+    """Products by torch, as in the function that is compiled, so that all bits are the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fanin.program.run, "PASSES", tuple(one for one in PASSES if one is not mark_small_products))
+        patch.setattr(fanin.program.run, "array_function", lambda traced: None)
+        yield

@@ -92,3 +92,9 @@ class Shared(nn.Module):
 )
 def test_others_stay_with_torch(module, x):
     assert program_of(module, x).on_arrays is None
+
+
+def test_without_numpys_private_part(monkeypatch):
+    monkeypatch.setattr("fanin.program.quiet._HANDLING", None)
+    x = torch.full((1, 3), float("inf"))
+    assert np.isnan(program_of(nn.Linear(3, 2), x).on_arrays(x.numpy())[0]).all()

@@ -9,6 +9,8 @@ from fanin.program.memory import plan_memory, view_of_arena
 from fanin.program.passes import PASSES
 from fanin.program.trace import trace
 
+pytestmark = pytest.mark.usefixtures("by_torch_alone")
+
 aten = torch.ops.aten
 
 

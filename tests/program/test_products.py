@@ -12,6 +12,8 @@ from fanin.program import Program
 from fanin.program.passes import products
 from fanin.program.trace import trace
 
+pytestmark = pytest.mark.usefixtures("by_torch_alone")
+
 aten = torch.ops.aten
 LINEAR = getattr(getattr(torch.ops.mkldnn, "_linear_pointwise", None), "default", None)
 needs_onednn = pytest.mark.skipif(LINEAR is None, reason="this torch has no oneDNN")

@@ -237,7 +237,7 @@ def test_many_compiled_steps_are_as_near_to_float64_as_eager_ones(seed):
         lambda: nn.AlphaDropout(0.5),
     ],
 )
-def test_random_layers_draw_what_they_draw_eagerly_and_anew_in_each_step(make):
+def test_random_layers_draw_what_they_draw_eagerly_and_anew_in_each_step(make, exact):
     runs = []
     x, y = rows(count=4)
     for run_eagerly in (False, True):

@@ -1,8 +1,9 @@
 """A small program as calls of numpy on the memory of its tensors: for a few rows, entering torch costs the most.
 
-A call of torch takes about 3 microseconds beside the arithmetic, one of numpy 0.5. Measured: predicting one row of
-784-128-128-10 takes 13 microseconds in this way, and 24 as a program of torch's; from about 2 million FLOPs on, torch's
-products are the faster ones.
+A call of torch takes about 3 microseconds beside the arithmetic, one of numpy 0.5. Measured on an AMD EPYC: one row of
+784-128-128-10 takes 10 microseconds in this way, and 21 as a program of torch's; 32 rows of 16-16-4 take 4 and 13. Only
+for products that numpy's BLAS computes in one thread: two pools of threads that wait for each other's cores can take
+milliseconds for a product.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor, fx
 
 from fanin.program.effects import aten, is_view
+from fanin.program.quiet import NAMES, quietly
 from fanin.program.trace import Traced
 
-MOST_FLOPS = 2_000_000
+_LARGEST_PRODUCT = 2**19  # multiplications
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -36,7 +38,7 @@ _LINES: dict[Any, tuple[str, ...]] = {
 }
 _BOUND = {
     "dot": np.dot, "add": np.add, "maximum": np.maximum, "tanh": np.tanh, "exp": np.exp, "negative": np.negative,
-    "divide": np.divide, "largest": np.maximum.reduce, "total": np.add.reduce, "errstate": np.errstate,
+    "divide": np.divide, "largest": np.maximum.reduce, "total": np.add.reduce,
     "zero": np.zeros((), np.float32), "one": np.ones((), np.float32),
 }  # fmt: skip
 
@@ -49,7 +51,7 @@ def array_function(traced: Traced) -> tuple[Callable[[Array], list[Array]], str]
     """
     if len(traced.inputs) != 1:
         return None
-    bound: dict[str, Any] = {"__builtins__": {}, **_BOUND}
+    bound: dict[str, Any] = {"__builtins__": {"__import__": __import__}, **NAMES, **_BOUND}
     names: dict[fx.Node, str] = {traced.inputs[0]: "x"}
     known: dict[fx.Node, Tensor] = {}
     lines: list[str] = []
@@ -70,7 +72,7 @@ def array_function(traced: Traced) -> tuple[Callable[[Array], list[Array]], str]
             with torch.no_grad():
                 known[node] = node.target(known[node.args[0]], *node.args[1:], **node.kwargs)
         elif node.op == "call_function":
-            if node.target not in _LINES or not _is_float32(value) or not _has_usual_options(node):
+            if node.target not in _LINES or not _is_float32(value) or not _is_usual(node):
                 return None
             given = [name(one) for one in node.all_input_nodes]
             if None in given or not all(_is_float32(one.meta["val"]) for one in node.all_input_nodes):
@@ -81,14 +83,17 @@ def array_function(traced: Traced) -> tuple[Callable[[Array], list[Array]], str]
     if not all(name.startswith("v") for name in outputs) or len(set(outputs)) < len(outputs):
         return None
     lines.append(f"return [{', '.join(outputs)}]")
-    # numpy warns of infinite numbers, torch does not
-    source = "def run(x):\n    with errstate(all='ignore'):\n        " + "\n        ".join(lines)
+    source = "def run(x):" + "".join(f"\n    {line}" for line in quietly(lines))
     exec(compile(source, "<fanin arrays>", "exec"), bound)  # written above, from a table
     return bound["run"], source
 
 
-def _has_usual_options(node: fx.Node) -> bool:
-    """Whether arguments that are no tensors have the values that the lines above stand for."""
+def _is_usual(node: fx.Node) -> bool:
+    """Whether a product is small, and arguments that are no tensors have the values that the lines above stand for."""
+    if "mm" in str(node.target):
+        rows, inputs = node.args[-2].meta["val"].shape  # type: ignore[union-attr]
+        if rows * inputs * node.meta["val"].shape[1] > _LARGEST_PRODUCT:
+            return False
     if node.target == aten._softmax.default:
         return node.args[1] in (-1, node.meta["val"].dim() - 1) and not node.args[2]
     return not node.kwargs and all(isinstance(one, fx.Node) for one in node.args)

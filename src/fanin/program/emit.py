@@ -14,12 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
 from fanin.program.calls import EMPTIES, writing_call
 from fanin.program.effects import aten, changed, is_getitem, is_view, memories, tensors_of
 from fanin.program.memory import Plan, view_of_arena, written_by_themselves
+from fanin.program.quiet import NAMES, quietly
 from fanin.program.trace import Traced
 
 _IN_PLACE: dict[Any, Callable[..., Any]] = {
@@ -27,6 +29,7 @@ _IN_PLACE: dict[Any, Callable[..., Any]] = {
     aten.tanh.default: torch.tanh_,
     aten.sigmoid.default: torch.sigmoid_,
 }
+_ZERO = np.zeros((), np.float32)
 # In-place operations that torch offers as functions: shorter than through the overload.
 _SHORT_IN_PLACE = {
     "add_": Tensor.add_,
@@ -44,11 +47,13 @@ class Emitter:
         self.traced, self.plan = traced, plan
         self.names: dict[fx.Node, str] = {}
         self.values: dict[fx.Node, Any] = {}  # what is known before the first run
-        self.bound: dict[str, Any] = {"__builtins__": {}}
+        self.bound: dict[str, Any] = {"__builtins__": {"__import__": __import__}, **NAMES}
         self.lines: list[str] = []
         self.preparing: list[str] = []  # lines that run once before many runs
         self.views: list[str] = []  # lines for views of the inputs, which hold as long as the inputs are the same
         self._results: dict[fx.Node, int] = {}
+        self._arrays: dict[fx.Node, str] = {}  # names of arrays in the memory of values
+        self._calls_numpy = False
         with torch.inference_mode():
             device = next((v.device for v in traced.static.values()), torch.device("cpu"))
             self.arena = torch.empty(plan.size, dtype=torch.uint8, device=device)
@@ -81,6 +86,8 @@ class Emitter:
         results = [f"r{place}" for place, node in enumerate(outputs) if node is not None]
         source = _function("look", arguments, [*self.views, f"return [{', '.join([*arguments, *views])}]"])
         source += _function("prepare", [], self.preparing) if self.preparing else ""
+        if self._calls_numpy:
+            self.lines = quietly(self.lines)
         source += _function("run", [*arguments, *views, *results], self.lines)
         exec(compile(source, "<fanin program>", "exec"), self.bound)  # written above, from operations and numbers
         return self.bound, source
@@ -129,6 +136,8 @@ class Emitter:
             and self._is_known(source)
             and self.values[source].data_ptr() == found[0].data_ptr()
         )
+        if node.meta.get("by_numpy") and self._write_by_numpy(node):
+            return
         if over:
             self.lines.append(
                 f"{self._bind(_IN_PLACE[node.target], _title(node) + '_')}({self._name(node)}){_shapes(node)}"
@@ -158,6 +167,29 @@ class Emitter:
         self.lines.append(
             f"{self._bind(call.function, _title(node))}({arguments}{', ' if arguments else ''}{given}){_shapes(node)}"
         )
+
+    def _write_by_numpy(self, node: fx.Node) -> bool:
+        """A product in three calls of numpy at most; False where a factor has no memory yet."""
+        arrays = [self._array(one) for one in (*node.args, node)]
+        if None in arrays:
+            return False
+        *bias, x, kernel, out = arrays
+        self._calls_numpy = True
+        self.lines.append(f"{self._bind(np.dot, 'dot')}({x}, {kernel}, {out}){_shapes(node)}")
+        self.lines += [f"{self._bind(np.add, 'add')}({out}, {one}, {out})" for one in bias]
+        if node.target == aten._addmm_activation.default:
+            self.lines.append(f"{self._bind(np.maximum, 'maximum')}({out}, {self._bind(_ZERO, 'zero')}, out={out})")
+        return True
+
+    def _array(self, node: Any) -> str | None:
+        """The name of a value as an array; of inputs and their views it is made with them."""
+        if node not in self._arrays:
+            if self._is_known(node):
+                self._arrays[node] = self._bind(self.values[node].numpy(), f"{node.name}_array")
+            elif self._is_of_inputs(node):
+                self._arrays[node] = name = f"w{len(self.views)}"
+                self.views.append(f"{name} = {self._bind(_as_array, 'as_array')}({self.names[node]})")
+        return self._arrays.get(node)
 
     def _emit_change(self, node: fx.Node) -> None:
         """An operation in place: its result is its first input."""
@@ -220,6 +252,10 @@ class Emitter:
 
     def _bind_list(self, tensors: list[Tensor]) -> str:
         return self._bind(tensors, f"list_{len(self.bound)}")
+
+
+def _as_array(tensor: Tensor) -> Any:
+    return tensor.numpy(force=True)  # whatever its gradients; the memory is the tensor's
 
 
 def _axes(node: fx.Node) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanin.program.arrays import MOST_FLOPS, array_function
+from fanin.program.arrays import array_function
 from fanin.program.count import Count, count
 from fanin.program.emit import Emitter
 from fanin.program.memory import plan_memory
@@ -72,7 +72,7 @@ class Program:
         self.prepare()
         # The same by numpy, where the program is so small that this is faster; then every run goes this way.
         self.on_arrays: Callable[[Any], list[Any]] | None = None
-        if is_frozen and not self.is_prepared and self.stages[-1][1].flops <= MOST_FLOPS:
+        if is_frozen and not self.is_prepared:
             small = array_function(traced)
             if small is not None:
                 self.on_arrays, self.source = small

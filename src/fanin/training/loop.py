@@ -141,9 +141,9 @@ def predict(
     deterministic: bool = False,
 ) -> Any:  # fmt: skip
     """Outputs for x; see `Model.predict`."""
-    size = _positive("batch_size", 32 if batch_size is None else batch_size)
+    size = 32 if batch_size is None else _positive("batch_size", batch_size)
     own: Prediction | None = model.__dict__.get("_prediction")
-    small = type(x) is np.ndarray and 0 < x.shape[0] <= size if getattr(x, "ndim", 0) else False
+    small = type(x) is np.ndarray and x.ndim > 0 and 0 < x.shape[0] <= size
     plain = small and callbacks is None and steps is None and out is None and verbose == 0 and not deterministic
     if plain and own is not None and (found := predicting.quickly(own, x)) is not None:
         return found

@@ -50,7 +50,7 @@ class Prediction:
 
     def look(self) -> None:
         """Forget the programs if the module changed since they were made."""
-        if self._watch is None or not self._watch.stands():
+        if self._watch is None or not self._watch.stands_for_calls():
             self._programs.clear()
             self._by_shape.clear()
             self._watch = Watch(self.module)
@@ -61,10 +61,9 @@ class Prediction:
     def known(self, x: Any) -> tuple[ForArray, Any] | None:
         """What takes a single array of a shape that came before, if the module is as it was and in eval mode, and the
         structure of what it returns."""
-        found = self._by_shape.get(x.shape) if x.dtype == _FLOAT32 and x.flags.c_contiguous else None
-        if found is None or self._watch is None or not self._watch.stands() or self._watch.trains():
-            return None
-        if rows_key() is not None:
+        found = self._by_shape.get(x.shape) if x.dtype is _FLOAT32 and x.flags.c_contiguous else None
+        watch = self._watch
+        if found is None or watch is None or not watch.stands_for_calls() or watch.trains() or rows_key() is not None:
             return None
         return found
 

@@ -121,18 +121,23 @@ class Watch:
 
     def stands(self) -> bool:
         """Whether everything is as it was."""
+        return self.stands_for_calls() and [*map(_GRADIENTS, self._tensors)] == self._gradients
+
+    def stands_for_calls(self) -> bool:
+        """Whether all that calls without gradients depend on is as it was."""
         try:
             for getter, own, values in self._tuples:
                 if getter(own) != values:
+                    return False
+            for own, name in self._absent:
+                if name in own:
                     return False
             return (
                 [*map(type, self._parts)] == self._types
                 and [*map(len, self._registries)] == self._lengths
                 and all(map(is_, map(dict.get, self._owners, self._names), self._values))
-                and [*map(_GRADIENTS, self._tensors)] == self._gradients
                 and [*map(Tensor.data_ptr, self._placed)] == self._addresses
-                and not any(name in own for own, name in self._absent)
-                and all(map(is_lazy, self._lazy))
+                and (not self._lazy or all(map(is_lazy, self._lazy)))
             )
         except (KeyError, TypeError, ValueError, RuntimeError):  # something is gone, or cannot be compared
             return False

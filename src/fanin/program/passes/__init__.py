@@ -13,6 +13,7 @@ from fanin.program.passes.copies import drop_copies
 from fanin.program.passes.cross_entropy import simplify_cross_entropy
 from fanin.program.passes.fusion import fuse_activations
 from fanin.program.passes.products import use_onednn
+from fanin.program.passes.small import mark_small_products
 from fanin.program.passes.unread import drop_unread
 from fanin.program.passes.views import drop_views
 
@@ -28,5 +29,6 @@ PASSES: tuple[Pass, ...] = (
     sum_rows_by_product,
     fuse_activations,
     use_onednn,
+    mark_small_products,
     drop_unread,
 )

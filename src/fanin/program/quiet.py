@@ -1,0 +1,24 @@
+"""Lines of source that call numpy, run without its warnings of numbers that are not finite: torch has none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+# What `np.errstate(all="ignore")` sets, without its Python, which takes a microsecond. Only numpy 2 has it.
+_umath: Any = getattr(getattr(np, "_core", None), "umath", None)
+_HANDLING: Any = getattr(_umath, "_extobj_contextvar", None)
+
+# What the lines name.
+NAMES: dict[str, Any] = {"errstate": np.errstate}
+if _HANDLING is not None:
+    NAMES |= {"handle": _HANDLING.set, "restore": _HANDLING.reset, "silent": _umath._make_extobj(all="ignore")}
+
+
+def quietly(lines: list[str]) -> list[str]:
+    """These lines as a block without warnings; names that they need are in `NAMES`."""
+    body = [f"    {line}" for line in lines]
+    if _HANDLING is None:
+        return ["with errstate(all='ignore'):", *body]
+    return ["before = handle(silent)", "try:", *body, "finally:", "    restore(before)"]

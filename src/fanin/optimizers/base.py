@@ -19,8 +19,6 @@ from fanin.optimizers.rounds import Round, Rounds
 from fanin.optimizers.state import State
 from fanin.optimizers.store import ByWeight, SlotStore
 
-_COUNTED = {"_iterations", "_rate", "learning_rate", "name"}  # what steps read anew
-
 
 class Optimizer(State, Rounds):
     """Base of all optimizers; the update itself is in `Update`.
@@ -157,10 +155,10 @@ class Optimizer(State, Rounds):
         """What to take gradients of, for `apply`: the loss times `loss_scale_factor`."""
         return self.with_scale(loss, ())
 
-    def options(self) -> dict[str, Any]:
-        """The options that an update depends on, as far as they are not given to it as numbers."""
-        plain = (bool, int, float, str, type(None))
-        return {n: v for n, v in vars(self).items() if isinstance(v, plain) and n not in _COUNTED}
+    @property
+    def core(self) -> Optimizer:
+        """The optimizer whose attributes are the options of an update: itself, unless it wraps another."""
+        return self
 
     def numbers_for(self, of: Round, weight: Tensor) -> tuple[Tensor | None, ...]:
         """What `play` needs besides tensors of weights: for most optimizers the size and decay of a step."""

@@ -184,9 +184,10 @@ class LossScaleOptimizer(Optimizer):
         """The slots of each weight."""
         return self.inner_optimizer.slots(weights)
 
-    def options(self) -> dict[str, Any]:
-        """The options that an update depends on."""
-        return self.inner_optimizer.options()
+    @property
+    def core(self) -> Optimizer:
+        """The inner optimizer."""
+        return self.inner_optimizer
 
     def next_round(self, weights: Sequence[Tensor]) -> Round:
         """What the next call will do, if its gradients are finite."""

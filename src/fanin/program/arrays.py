@@ -88,6 +88,14 @@ def array_function(traced: Traced) -> tuple[Callable[[Array], list[Array]], str]
     return bound["run"], source
 
 
+def as_array(tensor: Tensor) -> Any:
+    """The memory of a tensor as an array, whatever its gradients."""
+    try:
+        return tensor.numpy()
+    except RuntimeError:
+        return tensor.numpy(force=True)
+
+
 def _is_usual(node: fx.Node) -> bool:
     """Whether a product is small, and arguments that are no tensors have the values that the lines above stand for."""
     if "mm" in str(node.target):

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from fanin.program.arrays import as_array
 from fanin.program.calls import EMPTIES, writing_call
 from fanin.program.effects import aten, changed, is_getitem, is_view, memories, tensors_of
 from fanin.program.memory import Plan, view_of_arena, written_by_themselves
@@ -188,7 +189,7 @@ class Emitter:
                 self._arrays[node] = self._bind(self.values[node].numpy(), f"{node.name}_array")
             elif self._is_of_inputs(node):
                 self._arrays[node] = name = f"w{len(self.views)}"
-                self.views.append(f"{name} = {self._bind(_as_array, 'as_array')}({self.names[node]})")
+                self.views.append(f"{name} = {self._bind(as_array, 'as_array')}({self.names[node]})")
         return self._arrays.get(node)
 
     def _emit_change(self, node: fx.Node) -> None:
@@ -226,6 +227,7 @@ class Emitter:
 
     def _bind(self, value: Any, title: str) -> str:
         """A global name for a value: the same one for the same object."""
+        value = getattr(value, "_op", value)  # what an overload of torch's calls, without its Python
         name, number = title, 1
         while name in self.bound and self.bound[name] is not value:
             name, number = f"{title}_{number}", number + 1
@@ -252,10 +254,6 @@ class Emitter:
 
     def _bind_list(self, tensors: list[Tensor]) -> str:
         return self._bind(tensors, f"list_{len(self.bound)}")
-
-
-def _as_array(tensor: Tensor) -> Any:
-    return tensor.numpy(force=True)  # whatever its gradients; the memory is the tensor's
 
 
 def _axes(node: fx.Node) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanin.program.arrays import array_function
+from fanin.program.arrays import array_function, as_array
 from fanin.program.count import Count, count
 from fanin.program.emit import Emitter
 from fanin.program.memory import plan_memory
@@ -104,7 +104,7 @@ class Program:
     def run_into(self, inputs: Sequence[Tensor], results: Sequence[Tensor]) -> None:
         """Run, and write the results into these tensors."""
         if self.on_arrays is not None:
-            for result, found in zip(results, self.on_arrays(inputs[0].numpy(force=True)), strict=True):
+            for result, found in zip(results, self.on_arrays(as_array(inputs[0])), strict=True):
                 result.copy_(torch.from_numpy(found))
             return
         with self._lock, _InferenceMode(True):

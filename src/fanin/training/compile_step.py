@@ -42,15 +42,11 @@ class CompiledStep:
         The step runs in train mode: parts that were put into eval mode by themselves stay so.
         """
         module = self.module
-        given = [None if part is None else pytree.tree_map(_as_tensor, part) for part in (x, y, sample_weight)]
-        batch = Batch(given[0], given[1], given[2], _rows(given[0]))
+        batch = Batch(x := _tensors(x), _tensors(y), _tensors(sample_weight), _rows(x))
         was_training = module.training
         if not was_training:
             module.train()
         try:
-            if any(is_lazy(parameter) for parameter in module.parameters()):
-                with torch.no_grad():
-                    module(batch.x)  # makes the weights
             with flush_denormals():
                 return self._run(batch)
         finally:
@@ -59,6 +55,10 @@ class CompiledStep:
 
     def _run(self, batch: Batch) -> Tensor:
         self.engine.look()
+        if not self.engine.is_ready and any(is_lazy(parameter) for parameter in self.module.parameters()):
+            with torch.no_grad():
+                self.module(batch.x)  # makes the weights
+            self.engine.look()
         outcome = self.engine.train(batch)
         if outcome is not None and outcome.loss is not None:
             return outcome.loss
@@ -108,10 +108,15 @@ def _loss_function(loss: Any) -> Callable[[Any, Any, Any], tuple[Tensor, list[Te
     return lambda y, outputs, weight: (loss(outputs, y) if weight is None else loss(outputs, y, weight), [])
 
 
+def _tensors(part: Any) -> Any:
+    """A part of a batch with tensors as its leaves."""
+    return part if part is None or isinstance(part, Tensor) else pytree.tree_map(_as_tensor, part)
+
+
 def _as_tensor(value: Any) -> Any:
     return value if isinstance(value, Tensor) else as_tensor(value, "compile_step")
 
 
 def _rows(x: Any) -> int:
-    first = pytree.tree_leaves(x)[0]
+    first = x if isinstance(x, Tensor) else pytree.tree_leaves(x)[0]
     return int(first.shape[0]) if first.dim() else 1

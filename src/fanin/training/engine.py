@@ -75,7 +75,7 @@ class Engine:
         self.model = step.objective.model
         self._programs: OrderedDict[Hashable, tuple[AnyProgram, Notes] | None] = OrderedDict()
         self._watch: Watch | None = None
-        self._trains = self._is_ready = False
+        self._trains = self.is_ready = False  # whether there are weights, all of them made, and without hooks
         self._warned = False
         self._reason: str | None = None
         self._last_batch: Batch | None = None
@@ -100,10 +100,10 @@ class Engine:
         self._last_batch = None
 
     def _arrange(self) -> None:
-        self._is_ready = not any(is_lazy(one) for one in (*self.model.parameters(), *self.model.buffers()))
-        self._is_ready &= not any(has_hooks(one) for one in self.model.parameters())  # tracing would not meet them
+        self.is_ready = not any(is_lazy(one) for one in (*self.model.parameters(), *self.model.buffers()))
+        self.is_ready &= not any(has_hooks(one) for one in self.model.parameters())  # tracing would not meet them
         trained: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
-        self._trains = self._is_ready and bool(trained)
+        self._trains = self.is_ready and bool(trained)
         if self.updater is not None and self._trains:
             self.updater.arrange(trained)
             self._trains = bool(self.updater.weights)
@@ -117,7 +117,7 @@ class Engine:
     def train(self, batch: Batch) -> Outcome | None:
         """One training step; None if nothing was done."""
         updater = self.updater
-        if updater is None or not self._is_ready or not self._trains:
+        if updater is None or not self.is_ready or not self._trains:
             return None
         kind = updater.next()
         found = self._program(("train", kind), batch, lambda *given: self._train_on(kind, *given))
@@ -128,7 +128,7 @@ class Engine:
 
     def test(self, batch: Batch) -> Outcome | None:
         """Loss and metrics of one batch; None if nothing was done."""
-        found = self._program(("test",), batch, self._test_on) if self._is_ready else None
+        found = self._program(("test",), batch, self._test_on) if self.is_ready else None
         return None if found is None else self._run(*found, batch)
 
     def _run(self, program: AnyProgram, notes: Notes, batch: Batch) -> Outcome | None:
@@ -281,6 +281,8 @@ def _nothing() -> None:
 
 
 def _leaves(batch: Batch) -> list[Tensor]:
+    if all(part is None or isinstance(part, Tensor) for part in batch[:3]):
+        return [part for part in batch[:3] if part is not None]
     return [one for one in leaves(tuple(batch[:3])) if one is not None]
 
 

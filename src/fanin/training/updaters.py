@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from operator import itemgetter
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +13,7 @@ from fanin.optimizers import Optimizer
 from fanin.optimizers.core import Slots
 from fanin.optimizers.rounds import Round
 
+_COUNTED = {"_iterations", "_rate", "learning_rate", "name"}  # what steps read anew
 Gradients = Sequence[Tensor | None]
 
 
@@ -57,7 +59,6 @@ class OwnUpdater:
         self.weights: list[Tensor] = []
         self.slots: list[Slots] = []
         self.numbers: list[Tensor] = []
-        self._options: dict[str, Any] = {}
 
     def arrange(self, trained: list[Tensor]) -> None:
         """As `Updater.arrange`."""
@@ -66,11 +67,15 @@ class OwnUpdater:
         self.weights = self.optimizer.known_weights(trained)
         self.slots = self.optimizer.slots(self.weights)
         self.numbers = [one for one in self.optimizer.numbers_for(Round(), self.weights[0]) if one is not None]
-        self._options = self.optimizer.options()
+        self._own = vars(self.optimizer.core)
+        plain = (bool, int, float, str, type(None))
+        names = [name for name, value in self._own.items() if isinstance(value, plain) and name not in _COUNTED]
+        self._options = itemgetter(*names)
+        self._values = self._options(self._own)
 
     def stands(self) -> bool:
         """As `Updater.stands`."""
-        return self.optimizer.options() == self._options
+        return bool(self._options(self._own) == self._values)
 
     def next(self) -> Round:
         """As `Updater.next`."""

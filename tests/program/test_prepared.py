@@ -7,17 +7,14 @@ from hypothesis import strategies as st
 
 import fanin.program.run
 from fanin.program import Program
-from fanin.program.passes import PASSES
-from fanin.program.passes.biases import sum_rows_by_product
-from fanin.program.passes.cross_entropy import simplify_cross_entropy
+from fanin.program.passes import PASSES, ROUNDING
 from fanin.program.passes.prepared import mark_prepared
-from fanin.program.passes.small import mark_small_products
 from fanin.program.trace import trace
 
 pytestmark = pytest.mark.usefixtures("by_torch_alone")
 
 aten = torch.ops.aten
-EXACT = tuple(one for one in PASSES if one not in (sum_rows_by_product, simplify_cross_entropy, mark_small_products))
+EXACT = tuple(one for one in PASSES if one not in ROUNDING)
 X = torch.arange(12.0).reshape(4, 3) - 5
 W = torch.linspace(-1, 1, 9).reshape(3, 3)
 

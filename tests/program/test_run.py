@@ -10,15 +10,11 @@ from hypothesis import strategies as st
 
 import fanin.program.run
 from fanin.program import Program
-from fanin.program.passes import PASSES
-from fanin.program.passes.biases import sum_rows_by_product
-from fanin.program.passes.cross_entropy import simplify_cross_entropy
-from fanin.program.passes.small import mark_small_products
+from fanin.program.passes import PASSES, ROUNDING
 
 pytestmark = pytest.mark.usefixtures("by_torch_alone")
 
-REWRITES = (sum_rows_by_product, simplify_cross_entropy, mark_small_products)  # these change the arithmetic
-EXACT = tuple(one for one in PASSES if one not in REWRITES)
+EXACT = tuple(one for one in PASSES if one not in ROUNDING)
 FEW = settings(
     derandomize=True,
     deadline=None,

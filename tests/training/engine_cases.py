@@ -45,10 +45,15 @@ def flat(model):
 
 def near(one, two, exact, eps=EPS):
     """Both are about equally far from float64: not twice as far as the other, but for a few roundings."""
+    no_further(one, two, exact, eps)
+    no_further(two, one, exact, eps)
+
+
+def no_further(one, two, exact, eps=EPS):
+    """The first is not twice as far from float64 as the second, but for a few roundings."""
     floor = 4 * eps * exact.norm()
     first, second = (one - exact).norm(), (two - exact).norm()
     assert first <= 2 * second + floor, (first, second, floor)
-    assert second <= 2 * first + floor, (first, second, floor)
 
 
 def simple(policy="float32", rate=0.3, start=None):

@@ -118,6 +118,16 @@ class Model(Steps):
         return self._compiled().optimizer
 
     @property
+    def programs(self) -> list[Any]:
+        """The compiled steps that `fit`, `evaluate` and `predict` made so far, as `fanin.program.Program`.
+
+        `model.programs[-1].print()` shows the lines that run, with shapes, operations, FLOPs, bytes and memory.
+        """
+        compiled, prediction = self.__dict__.get("_compiled_with"), self.__dict__.get("_prediction")
+        engine = None if compiled is None else compiled.engine
+        return [program for owner in (engine, prediction) if owner is not None for program in owner.programs]
+
+    @property
     def loss(self) -> Any:
         """The loss that the model was compiled with, as it was given."""
         return self._compiled().given_loss

@@ -16,7 +16,7 @@ from fanin.layers.ledger import run_updates
 from fanin.training.data import Batch
 from fanin.training.denormals import flush_denormals
 from fanin.training.eager import train_eagerly
-from fanin.training.engine import Engine
+from fanin.training.engine import AnyProgram, Engine
 from fanin.training.step import Step
 from fanin.training.sums import Sums
 from fanin.training.updaters import updater_for
@@ -30,6 +30,11 @@ class CompiledStep:
         self.optimizer = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizers.get(optimizer)
         self.step = Step(module, _loss_function(loss), lambda sums, y, outputs, weight: [])
         self.engine = Engine(self.step, updater_for(self.optimizer), Sums([], []), wants_loss=True)
+
+    @property
+    def programs(self) -> list[AnyProgram]:
+        """The programs made so far, one for each kind of batch; `print()` shows one, `stats()` what it costs."""
+        return self.engine.programs
 
     def __call__(self, x: Any, y: Any = None, sample_weight: Any = None) -> Tensor:
         """Train on one batch; the loss before the update, a new 0-dim tensor.
@@ -87,6 +92,8 @@ def compile_step(module: nn.Module, loss: Any, optimizer: Any) -> CompiledStep:
     >>> first, second = (step(torch.ones(4, 2), torch.zeros(4, 1)).item() for _ in range(2))
     >>> second < first or first == 0
     True
+    >>> step.programs[0].stats()[-1][1].operations  # what is left of the traced ones
+    6
     """
     return CompiledStep(module, loss, optimizer)
 

@@ -112,6 +112,11 @@ class Engine:
         """Let go of the last batch, after a pass."""
         self._last_batch, self._last_inputs, self._last_rows = None, [], []
 
+    @property
+    def programs(self) -> list[AnyProgram]:
+        """The programs made so far, those used last at the end."""
+        return [found[0] for found in self._programs.values() if found is not None]
+
     # --- steps -----------------------------------------------------------------------------------------------
 
     def train(self, batch: Batch) -> Outcome | None:

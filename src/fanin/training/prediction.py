@@ -77,6 +77,11 @@ class Prediction:
         if all(result.dtype != torch.bfloat16 for result in found[0].results):
             self._by_shape[x.shape] = for_array(found[0]), found[1]
 
+    @property
+    def programs(self) -> list[Program]:
+        """The programs made so far, those used last at the end."""
+        return [found[0] for found in self._programs.values() if found is not None]
+
     def program(self, x: Any) -> tuple[Program, Any] | None:
         """The program for inputs shaped like these, and the structure of its results; None if there is none. It takes
         what `inputs` gives."""
@@ -162,6 +167,11 @@ class CompiledPrediction:
         self._prediction = Prediction(self.module)
         self._by_shape: dict[Any, ForArray] = {}
         self(self._example)
+
+    @property
+    def programs(self) -> list[Program]:
+        """The programs made so far, one for each shape of input; `print()` shows one, `stats()` what it costs."""
+        return self._prediction.programs
 
     def __call__(self, x: Any) -> Any:
         """The outputs: numpy arrays for arrays, tensors for tensors."""

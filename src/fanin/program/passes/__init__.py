@@ -16,6 +16,7 @@ from fanin.program.passes.products import use_onednn
 from fanin.program.passes.small import mark_small_products
 from fanin.program.passes.unread import drop_unread
 from fanin.program.passes.views import drop_views
+from fanin.program.passes.widen import widen_small_products
 
 Pass = Callable[[fx.Graph], None]
 
@@ -28,7 +29,17 @@ PASSES: tuple[Pass, ...] = (
     mark_constants,
     sum_rows_by_product,
     fuse_activations,
+    widen_small_products,
     use_onednn,
     mark_small_products,
     drop_unread,
+)
+
+# Those that change the last bits; the others leave all bits as they are.
+ROUNDING: tuple[Pass, ...] = (
+    simplify_cross_entropy,
+    sum_rows_by_product,
+    widen_small_products,
+    use_onednn,
+    mark_small_products,
 )

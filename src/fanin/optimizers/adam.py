@@ -85,7 +85,12 @@ class Adam(Optimizer):
     def rule(self, weights: list[Tensor], gradients: list[Tensor], slots: list[Slots], size: Tensor) -> None:
         """The formula above, in place: torch's fused kernel where it computes just that, else `plain`."""
         first = weights[0]
-        fused = self._corrected and first.dtype in _FUSED_DTYPES and first.device.type in ("cpu", "cuda")
+        fused = (
+            self._corrected
+            and hasattr(torch, "_fused_adam_")
+            and first.dtype in _FUSED_DTYPES
+            and first.device.type in ("cpu", "cuda")
+        )
         if not fused or not all(w.is_contiguous() for w in weights):
             self.plain(weights, gradients, slots, size)
             return

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from fanin.program.effects import aten, is_view
+from fanin.program.effects import ADDMM_RELU, aten, is_view
 from fanin.program.quiet import NAMES, quietly
 from fanin.program.trace import Traced
 
@@ -27,7 +27,7 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 _LINES: dict[Any, tuple[str, ...]] = {
     aten.mm.default: ("{v} = dot({0}, {1})",),
     aten.addmm.default: ("{v} = dot({1}, {2})", "add({v}, {0}, {v})"),
-    aten._addmm_activation.default: ("{v} = dot({1}, {2})", "add({v}, {0}, {v})", "maximum({v}, zero, out={v})"),
+    ADDMM_RELU: ("{v} = dot({1}, {2})", "add({v}, {0}, {v})", "maximum({v}, zero, out={v})"),
     aten.relu.default: ("{v} = maximum({0}, zero)",),
     aten.tanh.default: ("{v} = tanh({0})",),
     aten.sigmoid.default: ("{v} = one / (one + exp(negative({0})))",),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import fx
 from torch.utils.flop_counter import flop_registry
 
-from fanin.program.effects import aten, changed, is_getitem, is_view, tensors_of
+from fanin.program.effects import ADDMM_RELU, aten, changed, is_getitem, is_view, tensors_of
 from fanin.program.memory import plan_memory
 from fanin.program.trace import Traced
 
@@ -48,7 +48,7 @@ def _flops(node: fx.Node) -> int:
     if "linear_pointwise" in str(node.target):
         x, turned = (one.meta["val"] for one in node.args[:2])  # type: ignore[union-attr]
         return int(2 * x.shape[0] * x.shape[1] * turned.shape[0])
-    target = aten.addmm.default if node.target == aten._addmm_activation.default else node.target
+    target = aten.addmm.default if node.target == ADDMM_RELU else node.target
     formula = flop_registry.get(getattr(target, "overloadpacket", None))
     if formula is None:
         return 0

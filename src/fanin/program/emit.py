@@ -20,7 +20,7 @@ from torch import Tensor, fx
 
 from fanin.program.arrays import as_array
 from fanin.program.calls import EMPTIES, writing_call
-from fanin.program.effects import aten, changed, is_getitem, is_view, memories, tensors_of
+from fanin.program.effects import ADDMM_RELU, aten, changed, is_getitem, is_view, memories, tensors_of
 from fanin.program.memory import Plan, view_of_arena, written_by_themselves
 from fanin.program.quiet import NAMES, quietly
 from fanin.program.trace import Traced
@@ -178,7 +178,7 @@ class Emitter:
         self._calls_numpy = True
         self.lines.append(f"{self._bind(np.dot, 'dot')}({x}, {kernel}, {out}){_shapes(node)}")
         self.lines += [f"{self._bind(np.add, 'add')}({out}, {one}, {out})" for one in bias]
-        if node.target == aten._addmm_activation.default:
+        if node.target == ADDMM_RELU:
             self.lines.append(f"{self._bind(np.maximum, 'maximum')}({out}, {self._bind(_ZERO, 'zero')}, out={out})")
         return True
 

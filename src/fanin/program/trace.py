@@ -21,8 +21,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from fanin.errors import NotTraceableError
 
 # torch has no meta kernels for these, and would run them on real zeros as large as all weights and their state.
-for _operation in (torch.ops.aten._fused_adam_.tensor_lr, torch.ops.aten._fused_adamw_.tensor_lr):
-    op_implementations_dict.setdefault(_operation, lambda mode, operation, *args, **kwargs: None)
+for _name in ("_fused_adam_", "_fused_adamw_"):
+    if hasattr(torch.ops.aten, _name):
+        _operation = getattr(torch.ops.aten, _name).tensor_lr
+        op_implementations_dict.setdefault(_operation, lambda mode, operation, *args, **kwargs: None)
 
 
 @dataclass

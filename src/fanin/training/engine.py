@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-import traceback
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
@@ -21,6 +18,7 @@ from fanin.kernels.rows import rows_key, rows_tensors, with_rows_tensors
 from fanin.layers.ledger import run_updates
 from fanin.program import InductorProgram, Program
 from fanin.training.data import Batch
+from fanin.training.reasons import reason_for, warn_of
 from fanin.training.step import Result, State, Step
 from fanin.training.sums import Sums
 from fanin.training.swapped import swapped
@@ -267,14 +265,7 @@ class Engine:
         """Say, once, why steps run eagerly; called when the eager step went well."""
         reason, self._reason = self._reason, None
         if reason is not None:
-            level, frame = 1, inspect.currentframe()
-            while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "fanin":
-                level, frame = level + 1, frame.f_back
-            warnings.warn(
-                f"This step runs eagerly, with the same results: {reason}. compile(run_eagerly=True) does so without "
-                "this warning.",
-                stacklevel=level - 1 if frame is None else level,
-            )
+            warn_of(reason)
 
 
 def _are_same(ones: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
@@ -308,18 +299,3 @@ def _signature(part: Any) -> Hashable:
 
 def _autocast() -> Hashable:
     return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu")
-
-
-def reason_for(error: Exception) -> str:
-    """What went wrong, in which layer, and at which line of the user's code."""
-    layer, place = "", ""
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        name = frame.f_globals.get("__name__", "")
-        if name.partition(".")[0] in ("torch", "fanin") or frame.f_code.co_filename.startswith("<"):
-            continue
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, nn.Module):
-            layer = f"layer {getattr(owner, 'name', '') or type(owner).__name__!r} "
-        place = f" (line {line} of {frame.f_code.co_filename})"
-    text = str(error).strip().splitlines()
-    return f"{layer}cannot be compiled{place}: {type(error).__name__}: {text[0] if text else ''}"

@@ -16,7 +16,7 @@ from fanin.kernels.rows import rows_key, rows_tensors, with_rows_tensors
 from fanin.layers.convert import as_tensor
 from fanin.layers.variables import to_numpy
 from fanin.program import Program
-from fanin.training.engine import reason_for
+from fanin.training.reasons import reason_for
 from fanin.training.swapped import swapped
 from fanin.training.watch import Watch
 

@@ -114,6 +114,7 @@ class TorchUpdater:
     def takes(optimizer: torch.optim.Optimizer) -> bool:
         """Whether this is an optimizer with such a kernel, without hooks or options that the kernel lacks."""
         known = type(optimizer) in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+        known &= all(hasattr(torch, name) for name in ("_fused_sgd_", "_fused_adam_", "_fused_adamw_"))
         hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
         plain = all(not g.get("differentiable") and not g.get("capturable") for g in optimizer.param_groups)
         dtypes = {w.dtype for g in optimizer.param_groups for w in g["params"]}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from torch import fx
 
-from fanin.program.effects import Changes, aten, memories
+from fanin.program.effects import ADDMM_RELU, Changes, aten, memories
 from fanin.program.passes.rewrite import same_layout
 
 
 def fuse_activations(graph: fx.Graph) -> None:
     """relu(addmm(b, x, w)) -> _addmm_activation(b, x, w): one operation, one buffer."""
+    if ADDMM_RELU is None:
+        return
     changes = Changes(graph)
     for node in list(graph.nodes):
         if node.target != aten.relu.default:
@@ -21,7 +23,7 @@ def fuse_activations(graph: fx.Graph) -> None:
         if product.meta["val"].device.type != "cpu":
             continue
         with graph.inserting_before(product):
-            fused = graph.call_function(aten._addmm_activation.default, product.args, dict(product.kwargs))
+            fused = graph.call_function(ADDMM_RELU, product.args, dict(product.kwargs))
         fused.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(fused)
         graph.erase_node(node)

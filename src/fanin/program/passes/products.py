@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fanin.program.effects import Changes, aten
+from fanin.program.effects import ADDMM_RELU, Changes, aten
 from fanin.program.passes.rewrite import declare
 
 _LEAST_FLOPS = 5e7
-_PRODUCTS = (aten.mm.default, aten.addmm.default, aten._addmm_activation.default)
+_PRODUCTS = (aten.mm.default, aten.addmm.default, ADDMM_RELU)
 
 
 def use_onednn(graph: fx.Graph) -> None:
@@ -35,7 +35,7 @@ def use_onednn(graph: fx.Graph) -> None:
         with graph.inserting_before(node):
             turned = graph.call_function(aten.t.default, (kernel,))
             result = product = graph.call_function(_linear_pointwise(), (x, turned, bias, "none", [], ""))
-            if node.target == aten._addmm_activation.default:  # apart: oneDNN's relu makes 0 of NaN
+            if node.target == ADDMM_RELU:  # apart: oneDNN's relu makes 0 of NaN
                 result = graph.call_function(aten.relu.default, (product,))
         declare(turned, kernel.meta["val"].t())
         declare(product, node.meta["val"])

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fanin.program.effects import aten
+from fanin.program.effects import ADDMM_RELU, aten
 
 _LARGEST = 2**18  # multiplications
-_PRODUCTS = (aten.mm.default, aten.addmm.default, aten._addmm_activation.default)
+_PRODUCTS = (aten.mm.default, aten.addmm.default, ADDMM_RELU)
 
 
 def mark_small_products(graph: fx.Graph) -> None:

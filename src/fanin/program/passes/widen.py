@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fanin.program.effects import Changes, aten, is_view
+from fanin.program.effects import ADDMM_RELU, Changes, aten, is_view
 from fanin.program.passes.rewrite import declare, replace
 
 _LARGEST = 2**19  # multiplications
-_PRODUCTS = (aten.mm.default, aten.addmm.default, aten._addmm_activation.default)
+_PRODUCTS = (aten.mm.default, aten.addmm.default, ADDMM_RELU)
 _HALVES = (torch.bfloat16, torch.float16)
 
 

@@ -61,7 +61,8 @@ def sgd(
         w.sub_(lr.to(w.dtype) * g)
 
 
-_FUSED: dict[str, Callable[..., None]] = {"_fused_adam_": adam, "_fused_adamw_": adamw, "_fused_sgd_": sgd}  # private to torch
+# private to torch
+_FUSED: dict[str, Callable[..., None]] = {"_fused_adam_": adam, "_fused_adamw_": adamw, "_fused_sgd_": sgd}
 PLAIN_UPDATES: dict[Any, Callable[..., None]] = {
     getattr(aten, name).tensor_lr: plain for name, plain in _FUSED.items() if hasattr(aten, name)
 }

@@ -611,11 +611,6 @@ def test_bad_arguments(make, message):
         make()
 
 
-def test_what_is_not_there_yet_says_so():
-    with pytest.raises(NotImplementedError, match=r"loss_scale_factor=2.0 is not available yet"):
-        Adam(loss_scale_factor=2.0)
-
-
 @pytest.mark.parametrize("cls", EVERY)
 def test_names_classes_instances_configs(cls):
     name = cls.__name__

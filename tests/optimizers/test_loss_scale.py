@@ -36,7 +36,8 @@ def test_small_gradients_survive_in_float16(eagerly):
     expected = trained("float32")
     assert torch.allclose(expected, torch.tensor(1.0 - 2 * 1e-2), rtol=1e-6)
     torch.testing.assert_close(trained("mixed_float16"), expected, rtol=2e-3, atol=0)
-    assert torch.equal(trained("mixed_float16", auto_scale_loss=False), torch.ones(2, 1))
+    if eagerly:  # a compiled step has small products in float32, whose gradients survive anyhow
+        assert torch.equal(trained("mixed_float16", auto_scale_loss=False), torch.ones(2, 1))
 
 
 @pytest.mark.parametrize("optimizer", [SGD(0.1, momentum=0.9), Adam(0.01), Adam(0.01, gradient_accumulation_steps=2)])

@@ -39,6 +39,7 @@ LINE = {name: number for number, names in enumerate(LINES) for name in names.spl
 
 # Imported where they are used, never by `import fanin`.
 LATE = (
+    "torch._dynamo",
     "h5py",
     "rich",
     "sklearn",

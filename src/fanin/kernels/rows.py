@@ -132,7 +132,7 @@ def layer_of(tensors: Any) -> Any:
     return getattr(tensors, "holder", tensors)
 
 
-def _innermost(tensors: Any) -> Rows | None:
+def rows_of(tensors: Any) -> Rows | None:
     """The rows that hold for calls of a layer, or None; where gradients are on, their adapters train from now on.
 
     To be asked for only where `Blocks.count` is not 0.
@@ -144,8 +144,8 @@ def _innermost(tensors: Any) -> Rows | None:
     return rows
 
 
-_untraced: Any = torch.compiler.disable
-rows_of: Callable[[Any], Rows | None] = _untraced(_innermost)
+# What torch.compiler.disable sets; that would import the compiler with `import fanin`, which takes longer than torch.
+rows_of._torchdynamo_disable = True  # type: ignore[attr-defined]
 
 
 # --- for programs that are traced inside a block ----------------------------------------------------------------------

@@ -139,7 +139,7 @@ class Watch:
                 and [*map(Tensor.data_ptr, self._placed)] == self._addresses
                 and (not self._lazy or all(map(is_lazy, self._lazy)))
             )
-        except (KeyError, TypeError, ValueError, RuntimeError):  # something is gone, or cannot be compared
+        except Exception:  # something is gone, or cannot be compared: whatever an `__eq__` of the user's raises
             return False
 
     def difference(self) -> str | None:

@@ -58,7 +58,7 @@ def blocks(page: Path) -> list[Block]:
         if language == "python":
             line = text.count("\n", 0, match.start()) + 1
             found.append(Block(page, line, mark.strip(), textwrap.dedent(match["body"])))
-    opened = len(re.findall(r"^\s*```+\s*python\b", text, re.MULTILINE | re.IGNORECASE))
+    opened = len(re.findall(r"^\s*```+[ \t]*python\b", text, re.MULTILINE | re.IGNORECASE))
     assert opened == len(found), f"{name(page)}: a ```python block is not closed, or written in another way"
     return found
 

@@ -37,12 +37,16 @@ _REGISTRIES = (
     "_backward_pre_hooks", "_kept_losses", "_kept_updates", REGULARIZERS, CONSTRAINTS,
 )  # fmt: skip
 _TRAINING = attrgetter("training")
-_GRADIENTS = attrgetter("requires_grad", "_backward_hooks", "_post_accumulate_grad_hooks")
 
 
 def has_hooks(weight: Tensor) -> bool:
     """Whether functions were registered to be called with the gradient of a weight."""
     return bool(weight._backward_hooks) or bool(getattr(weight, "_post_accumulate_grad_hooks", None))
+
+
+def _gradient(weight: Tensor) -> tuple[bool, bool]:
+    """Whether a weight trains, and whether functions see its gradient."""
+    return weight.requires_grad, has_hooks(weight)
 
 
 class Watch:
@@ -116,12 +120,12 @@ class Watch:
         self._lazy = [weight for weight in tensors if is_lazy(weight)]
         self._placed = [weight for weight in tensors if not is_lazy(weight)]
         self._addresses = [*map(Tensor.data_ptr, self._placed)]
-        self._gradients = [*map(_GRADIENTS, tensors)]
+        self._gradients = [*map(_gradient, tensors)]
         self._tensors = tensors
 
     def stands(self) -> bool:
         """Whether everything is as it was."""
-        return self.stands_for_calls() and [*map(_GRADIENTS, self._tensors)] == self._gradients
+        return self.stands_for_calls() and [*map(_gradient, self._tensors)] == self._gradients
 
     def stands_for_calls(self) -> bool:
         """Whether all that calls without gradients depend on is as it was."""

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from fanin.program.effects import ADDMM_RELU, aten, is_view
+from fanin.program.effects import aten, is_view
+from fanin.program.matmul import ADDMM_RELU, PRODUCTS, multiplications
 from fanin.program.quiet import NAMES, quietly
 from fanin.program.trace import Traced
 
@@ -51,7 +52,7 @@ def array_function(traced: Traced) -> tuple[Callable[[Array], list[Array]], str]
     """
     if len(traced.inputs) != 1:
         return None
-    bound: dict[str, Any] = {"__builtins__": {"__import__": __import__}, **NAMES, **_BOUND}
+    bound: dict[str, Any] = {**NAMES, **_BOUND}
     names: dict[fx.Node, str] = {traced.inputs[0]: "x"}
     known: dict[fx.Node, Tensor] = {}
     lines: list[str] = []
@@ -98,10 +99,8 @@ def as_array(tensor: Tensor) -> Any:
 
 def _is_usual(node: fx.Node) -> bool:
     """Whether a product is small, and arguments that are no tensors have the values that the lines above stand for."""
-    if "mm" in str(node.target):
-        rows, inputs = node.args[-2].meta["val"].shape  # type: ignore[union-attr]
-        if rows * inputs * node.meta["val"].shape[1] > _LARGEST_PRODUCT:
-            return False
+    if node.target in PRODUCTS and multiplications(node) > _LARGEST_PRODUCT:
+        return False
     if node.target == aten._softmax.default:
         return node.args[1] in (-1, node.meta["val"].dim() - 1) and not node.args[2]
     return not node.kwargs and all(isinstance(one, fx.Node) for one in node.args)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from torch import fx
 from torch.utils.flop_counter import flop_registry
 
-from fanin.program.effects import ADDMM_RELU, aten, changed, is_getitem, is_view, tensors_of
+from fanin.program.effects import aten, changed, is_getitem, is_view, tensors_of
+from fanin.program.matmul import ADDMM_RELU
 from fanin.program.memory import plan_memory
 from fanin.program.trace import Traced
 

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, fx
 
 aten = torch.ops.aten
-# relu(addmm(b, x, w)) in one operation; private to torch, None where it has none
-ADDMM_RELU: Any = getattr(getattr(aten, "_addmm_activation", None), "default", None)
 Memory = Hashable  # stands for one piece of memory, which several values may share
 
 

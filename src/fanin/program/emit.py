@@ -20,7 +20,8 @@ from torch import Tensor, fx
 
 from fanin.program.arrays import as_array
 from fanin.program.calls import EMPTIES, writing_call
-from fanin.program.effects import ADDMM_RELU, aten, changed, is_getitem, is_view, memories, tensors_of
+from fanin.program.effects import aten, changed, is_getitem, is_view, memories, tensors_of
+from fanin.program.matmul import ADDMM_RELU
 from fanin.program.memory import Plan, view_of_arena, written_by_themselves
 from fanin.program.quiet import NAMES, quietly
 from fanin.program.trace import Traced
@@ -48,7 +49,7 @@ class Emitter:
         self.traced, self.plan = traced, plan
         self.names: dict[fx.Node, str] = {}
         self.values: dict[fx.Node, Any] = {}  # what is known before the first run
-        self.bound: dict[str, Any] = {"__builtins__": {"__import__": __import__}, **NAMES}
+        self.bound: dict[str, Any] = dict(NAMES)
         self.lines: list[str] = []
         self.preparing: list[str] = []  # lines that run once before many runs
         self.views: list[str] = []  # lines for views of the inputs, which hold as long as the inputs are the same

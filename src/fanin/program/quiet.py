@@ -10,8 +10,8 @@ import numpy as np
 _umath: Any = getattr(getattr(np, "_core", None), "umath", None)
 _HANDLING: Any = getattr(_umath, "_extobj_contextvar", None)
 
-# What the lines name.
-NAMES: dict[str, Any] = {"errstate": np.errstate}
+# What the lines name, and all of Python that they may see: torch and numpy import parts of themselves late.
+NAMES: dict[str, Any] = {"__builtins__": {"__import__": __import__}, "errstate": np.errstate}
 if _HANDLING is not None:
     NAMES |= {"handle": _HANDLING.set, "restore": _HANDLING.reset, "silent": _umath._make_extobj(all="ignore")}
 

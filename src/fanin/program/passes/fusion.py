@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import fx
 
-from fanin.program.effects import ADDMM_RELU, Changes, aten, memories
+from fanin.program.effects import Changes, aten, memories
+from fanin.program.matmul import ADDMM_RELU
 from fanin.program.passes.rewrite import same_layout
 
 

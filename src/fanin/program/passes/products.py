@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fanin.program.effects import ADDMM_RELU, Changes, aten
+from fanin.program.effects import Changes, aten
+from fanin.program.matmul import ADDMM_RELU, PRODUCTS, multiplications
 from fanin.program.passes.rewrite import declare
 
 _LEAST_FLOPS = 5e7
-_PRODUCTS = (aten.mm.default, aten.addmm.default, ADDMM_RELU)
 
 
 def use_onednn(graph: fx.Graph) -> None:
@@ -26,7 +26,7 @@ def use_onednn(graph: fx.Graph) -> None:
         return
     changes = Changes(graph)
     for node in list(graph.nodes):
-        if node.target not in _PRODUCTS or node.kwargs or changes.ever(node) or not _is_large(node):
+        if node.target not in PRODUCTS or node.kwargs or changes.ever(node) or not _is_large(node):
             continue
         given: Any = node.args
         bias, (x, kernel) = (given[0] if len(given) == 3 else None), given[-2:]
@@ -65,7 +65,7 @@ def _is_row(bias: Tensor, units: int) -> bool:
 
 
 def _is_large(node: fx.Node) -> bool:
-    factors: Any = node.args[-2:]
-    x, kernel = (one.meta["val"] for one in factors)
-    flops: int = 2 * x.shape[0] * x.shape[1] * kernel.shape[1]
-    return bool(flops >= _LEAST_FLOPS) and x.dtype == torch.float32 and x.device.type == "cpu" and x.is_contiguous()
+    factor: Any = node.args[-2]
+    x = factor.meta["val"]
+    is_large = 2 * multiplications(node) >= _LEAST_FLOPS
+    return is_large and x.dtype == torch.float32 and x.device.type == "cpu" and bool(x.is_contiguous())

@@ -12,22 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fanin.program.effects import ADDMM_RELU, aten
+from fanin.program.matmul import PRODUCTS, multiplications
 
 _LARGEST = 2**18  # multiplications
-_PRODUCTS = (aten.mm.default, aten.addmm.default, ADDMM_RELU)
 
 
 def mark_small_products(graph: fx.Graph) -> None:
     """Mark, as `meta["by_numpy"]`, the products that numpy may compute: its arrays lie where the tensors lie."""
     for node in graph.nodes:
-        if node.target not in _PRODUCTS or node.kwargs:
+        if node.target not in PRODUCTS or node.kwargs:
             continue
         *bias, x, kernel = (one.meta["val"] for one in node.args)
         value = node.meta["val"]
-        multiplications = x.shape[0] * x.shape[1] * kernel.shape[1]
         node.meta["by_numpy"] = (
-            0 < multiplications <= _LARGEST
+            0 < multiplications(node) <= _LARGEST
             and value.is_contiguous()
             and all(one.dtype == torch.float32 and one.device.type == "cpu" for one in (x, kernel, value, *bias))
             and all(map(_is_whole, (x, kernel)))

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fanin.program.effects import ADDMM_RELU, Changes, aten, is_view
+from fanin.program.effects import Changes, aten, is_view
+from fanin.program.matmul import PRODUCTS, multiplications
 from fanin.program.passes.rewrite import declare, replace
 
 _LARGEST = 2**19  # multiplications
-_PRODUCTS = (aten.mm.default, aten.addmm.default, ADDMM_RELU)
 _HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -25,7 +25,7 @@ def widen_small_products(graph: fx.Graph) -> None:
     returned = set(graph.output_node().args[0])  # type: ignore[arg-type]
     wide: dict[fx.Node, fx.Node] = {}
     for node in list(graph.nodes):
-        if node.target not in _PRODUCTS or node.kwargs or changes.ever(node) or not _is_small(node):
+        if node.target not in PRODUCTS or node.kwargs or changes.ever(node) or not _is_small(node):
             continue
         value = node.meta["val"]
         with graph.inserting_before(node):
@@ -63,10 +63,8 @@ def _widened(graph: fx.Graph, changes: Changes, wide: dict[fx.Node, fx.Node], on
 
 
 def _is_small(node: fx.Node) -> bool:
-    factors: Any = node.args[-2:]
-    x, kernel = (one.meta["val"] for one in factors)
-    is_half = x.dtype in _HALVES and x.device.type == "cpu"
-    return is_half and 0 < x.shape[0] * x.shape[1] * kernel.shape[1] <= _LARGEST
+    value = node.meta["val"]
+    return value.dtype in _HALVES and value.device.type == "cpu" and 0 < multiplications(node) <= _LARGEST
 
 
 def _is_cast(node: Any) -> bool:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 
 from fanin.graph.infer import Spec, Trial, infer_on_values, infer_with_trial, needs_values
 from fanin.graph.node import FunctionCall, Node, input_symbol
 from fanin.graph.symbolic import SymbolicTensor, symbols_in
 from fanin.graph.tree import leaves, like_inputs, tree_map
 from fanin.layers.building import Building
+from fanin.layers.modes import in_eval_mode
 from fanin.layers.scope import CallScope, Entry, Record, current
 
 
@@ -79,14 +77,15 @@ def infer_call(
 
     try:
         try:
-            with _in_eval_mode(module for module in layer.modules() if not isinstance(module, Building)):
+            # A trial leaves no trace in statistics and counts, and draws no masks of dropout.
+            with in_eval_mode(module for module in layer.modules() if not isinstance(module, Building)):
                 specs, trial = infer_with_trial(attempt, args, kwargs)
         except Exception as error:
             if says_shape or not needs_values(error):
                 raise
             records.clear()
             training = False
-            with _in_eval_mode(layer.modules()):
+            with in_eval_mode(layer.modules()):
                 specs, trial = infer_on_values(attempt, args, kwargs)
     except NotImplementedError:
         raise
@@ -99,19 +98,6 @@ def infer_call(
             "If its `call` cannot run without values, give it a compute_output_shape method."
         ) from error
     return specs, trial, records[0]
-
-
-@contextmanager
-def _in_eval_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """A trial leaves no trace in statistics and counts, and draws no masks of dropout."""
-    trained = [module for module in modules if module.training]
-    for module in trained:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in trained:
-            module.training = True
 
 
 def output_shape(layer: Any, input_shape: Any) -> Any:

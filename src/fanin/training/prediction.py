@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from fanin.kernels.rows import rows_key, rows_tensors, with_rows_tensors
 from fanin.layers.convert import as_tensor
+from fanin.layers.modes import in_eval_mode
 from fanin.layers.variables import to_numpy
 from fanin.program import Program
 from fanin.training.reasons import reason_for
@@ -54,9 +54,8 @@ class Prediction:
             self._programs.clear()
             self._by_shape.clear()
             self._watch = Watch(self.module)
-        for found in self._programs.values():
-            if found is not None:
-                found[0].prepare()
+        for program in self.programs:
+            program.prepare()
 
     def known(self, x: Any) -> tuple[ForArray, Any] | None:
         """What takes a single array of a shape that came before, if the module is as it was and in eval mode, and the
@@ -117,7 +116,7 @@ class Prediction:
 
         before = Watch(self.module)
         try:
-            with in_eval_mode(self.module):
+            with in_eval_mode(self.module.modules()):
                 program = Program(function, static, [*inputs, *rows], is_frozen=True)
         except Exception as error:
             self.reason = reason_for(error)
@@ -126,7 +125,7 @@ class Prediction:
 
     def eager(self, x: Any) -> Any:
         """The outputs without a program."""
-        with in_eval_mode(self.module), torch.no_grad():
+        with in_eval_mode(self.module.modules()), torch.no_grad():
             return self._call(x)
 
     def __call__(self, x: Any) -> Any:
@@ -139,19 +138,6 @@ class Prediction:
             return pytree.tree_unflatten(program(*self.inputs(x)), structure)
         except IndexError:
             return self.eager(x)  # whose message names the layer
-
-
-@contextmanager
-def in_eval_mode(module: nn.Module) -> Iterator[None]:
-    """Every part in eval mode inside the block, and as it was after it."""
-    trained = [part for part in module.modules() if part.training]
-    for part in trained:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in trained:
-            part.training = True
 
 
 class CompiledPrediction:

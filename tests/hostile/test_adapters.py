@@ -10,12 +10,11 @@ import pickle
 import random
 import struct
 import sys
-import time
-from contextlib import contextmanager, suppress
 
 import pytest
 import safetensors.torch
 import torch
+from bounds import bounded
 from torch import nn
 
 from fanin import adapters
@@ -43,23 +42,6 @@ def folder(tmp_path):
     adapters.save(giver, "ann", path)
     adapters.load(model(), path)
     return path
-
-
-def resident(reset=False):
-    """The largest resident memory, in bytes, since the last reset where the kernel has one."""
-    if reset:
-        with suppress(OSError), open("/proc/self/clear_refs", "w") as file:
-            file.write("5")
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
-
-
-@contextmanager
-def bounded(seconds=2.0, size=64 * 2**20):
-    before, start = resident(reset=True), time.process_time()
-    yield
-    assert time.process_time() - start < seconds
-    assert resident() - before < size
 
 
 def state(module):

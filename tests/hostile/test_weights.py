@@ -10,13 +10,13 @@ import marshal
 import os
 import random
 import struct
-import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from bounds import bounded
 from torch import nn
 
 import fanin
@@ -26,23 +26,6 @@ from fanin.saving import load_model, load_weights, save_weights
 
 SECRET = bytes(range(48, 112))
 LAYERS = ("dense", "norm", "dense_1")
-
-
-def resident(reset=False):
-    """The largest resident memory, in bytes, since the last reset where the kernel has one."""
-    if reset:
-        with suppress(OSError), open("/proc/self/clear_refs", "w") as file:
-            file.write("5")
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
-
-
-@contextmanager
-def bounded(seconds=2.0, size=64 * 2**20):
-    before, start = resident(reset=True), time.process_time()
-    yield
-    assert time.process_time() - start < seconds
-    assert resident() - before < size
 
 
 def model():

@@ -14,6 +14,7 @@ from fanin.program.passes.cross_entropy import simplify_cross_entropy
 from fanin.program.passes.fusion import fuse_activations
 from fanin.program.passes.products import use_onednn
 from fanin.program.passes.small import mark_small_products
+from fanin.program.passes.split import split_products
 from fanin.program.passes.unread import drop_unread
 from fanin.program.passes.views import drop_views
 from fanin.program.passes.widen import widen_small_products
@@ -28,6 +29,7 @@ PASSES: tuple[Pass, ...] = (
     drop_unread,
     mark_constants,
     sum_rows_by_product,
+    split_products,
     fuse_activations,
     widen_small_products,
     use_onednn,
@@ -39,6 +41,7 @@ PASSES: tuple[Pass, ...] = (
 ROUNDING: tuple[Pass, ...] = (
     simplify_cross_entropy,
     sum_rows_by_product,
+    split_products,
     widen_small_products,
     use_onednn,
     mark_small_products,

@@ -25,3 +25,12 @@ def same_layout(first: fx.Node, second: fx.Node) -> bool:
 def declare(node: fx.Node, value: Any) -> None:
     """Say what a new node gives: a fake tensor with its shape, dtype and strides."""
     node.meta["val"] = value
+
+
+def added(graph: fx.Graph, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+    """A new node that knows what it gives: the operation's own answer for fake tensors."""
+    node = graph.call_function(target, args, kwargs)
+    given, named = fx.map_arg((args, kwargs), lambda one: one.meta["val"])
+    with next(one.meta["val"].fake_mode for one in node.all_input_nodes):
+        declare(node, target(*given, **named))
+    return node

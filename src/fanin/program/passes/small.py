@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from fanin.program.matmul import PRODUCTS, multiplications
 
-_LARGEST = 2**18  # multiplications
+LARGEST = 2**18  # multiplications
 
 
 def mark_small_products(graph: fx.Graph) -> None:
@@ -25,7 +25,7 @@ def mark_small_products(graph: fx.Graph) -> None:
         *bias, x, kernel = (one.meta["val"] for one in node.args)
         value = node.meta["val"]
         node.meta["by_numpy"] = (
-            0 < multiplications(node) <= _LARGEST
+            0 < multiplications(node) <= LARGEST
             and value.is_contiguous()
             and all(one.dtype == torch.float32 and one.device.type == "cpu" for one in (x, kernel, value, *bias))
             and all(map(_is_whole, (x, kernel)))

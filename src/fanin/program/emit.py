@@ -21,6 +21,7 @@ from torch import Tensor, fx
 from fanin.program.arrays import as_array
 from fanin.program.calls import EMPTIES, writing_call
 from fanin.program.effects import aten, changed, is_getitem, is_view, memories, tensors_of
+from fanin.program.looks import Looks
 from fanin.program.matmul import ADDMM_RELU
 from fanin.program.memory import Plan, view_of_arena, written_by_themselves
 from fanin.program.quiet import NAMES, quietly
@@ -52,7 +53,7 @@ class Emitter:
         self.bound: dict[str, Any] = dict(NAMES)
         self.lines: list[str] = []
         self.preparing: list[str] = []  # lines that run once before many runs
-        self.views: list[str] = []  # lines for views of the inputs, which hold as long as the inputs are the same
+        self.looks = Looks()  # views of the inputs, which hold as long as the inputs are the same
         self._results: dict[fx.Node, int] = {}
         self._arrays: dict[fx.Node, str] = {}  # names of arrays in the memory of values
         self._calls_numpy = False
@@ -84,9 +85,10 @@ class Emitter:
         for place, node in enumerate(outputs):
             if node is not None and self._results.get(node) != place:
                 self.lines.append(f"r{place}.copy_({self._name(node)})")
-        views = [f"w{place}" for place in range(len(self.views))]
+        views = self.looks.read_by(self.lines)
         results = [f"r{place}" for place, node in enumerate(outputs) if node is not None]
-        source = _function("look", arguments, [*self.views, f"return [{', '.join([*arguments, *views])}]"])
+        making = [f"{name} = {expression}" for name, expression in views.items()]
+        source = _function("look", arguments, [*making, f"return [{', '.join([*arguments, *views])}]"])
         source += _function("prepare", [], self.preparing) if self.preparing else ""
         if self._calls_numpy:
             self.lines = quietly(self.lines)
@@ -115,8 +117,7 @@ class Emitter:
         elif changed(node):
             self._emit_change(node)
         elif is_view(node) and not is_getitem(node) and self._is_of_inputs(node.args[0]):
-            self.names[node] = name = f"w{len(self.views)}"
-            self.views.append(f"{name} = {self._bind(node.target, _title(node))}({self._arguments(node)})")
+            self.names[node] = self.looks.name(self._view_of_input(node))
         elif is_getitem(node) and self._is_known(node.args[0]):
             self.values[node] = self.values[node.args[0]][node.args[1]]  # type: ignore[index]
         else:
@@ -183,14 +184,21 @@ class Emitter:
             self.lines.append(f"{self._bind(np.maximum, 'maximum')}({out}, {self._bind(_ZERO, 'zero')}, out={out})")
         return True
 
+    def _view_of_input(self, node: fx.Node) -> str:
+        """A view of an input, as source."""
+        if (strided := self.looks.strided(node)) is not None:
+            base, shape, strides = strided
+            return f"{self._bind(torch.as_strided, 'as_strided')}({self.names[base]}, {shape}, {strides})"
+        return f"{self._bind(node.target, _title(node))}({self._arguments(node)})"
+
     def _array(self, node: Any) -> str | None:
         """The name of a value as an array; of inputs and their views it is made with them."""
         if node not in self._arrays:
             if self._is_known(node):
                 self._arrays[node] = self._bind(self.values[node].numpy(), f"{node.name}_array")
             elif self._is_of_inputs(node):
-                self._arrays[node] = name = f"w{len(self.views)}"
-                self.views.append(f"{name} = {self._bind(as_array, 'as_array')}({self.names[node]})")
+                made = f"{self._bind(as_array, 'as_array')}({self.names[node]})"
+                self._arrays[node] = self.looks.name(made)
         return self._arrays.get(node)
 
     def _emit_change(self, node: fx.Node) -> None:

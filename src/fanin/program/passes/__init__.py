@@ -11,6 +11,7 @@ from fanin.program.passes.common import share_equal_results
 from fanin.program.passes.constants import mark_constants
 from fanin.program.passes.copies import drop_copies
 from fanin.program.passes.cross_entropy import simplify_cross_entropy
+from fanin.program.passes.draws import draw_words
 from fanin.program.passes.fusion import fuse_activations
 from fanin.program.passes.products import use_onednn
 from fanin.program.passes.small import mark_small_products
@@ -28,6 +29,7 @@ PASSES: tuple[Pass, ...] = (
     simplify_cross_entropy,
     drop_unread,
     mark_constants,
+    draw_words,
     sum_rows_by_product,
     split_products,
     fuse_activations,
@@ -37,8 +39,9 @@ PASSES: tuple[Pass, ...] = (
     drop_unread,
 )
 
-# Those that change the last bits; the others leave all bits as they are.
+# Those that change the last bits, or random numbers; the others leave all bits as they are.
 ROUNDING: tuple[Pass, ...] = (
+    draw_words,
     simplify_cross_entropy,
     sum_rows_by_product,
     split_products,

@@ -83,6 +83,21 @@ def test_not_finite_data_is_refused_with_its_row(bad):
         reader().read(x, np.ones(300))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_one_bad_number_is_found_wherever_it_is(bad, dtype):
+    torch.manual_seed(0)
+    for rows, columns in ((1, 1), (3, 5), (7, 33), (64, 129), (40_001, 3)):
+        x = torch.full((columns, rows), torch.finfo(dtype).max, dtype=dtype).t()
+        check_finite(x, "x")
+        for row in {0, rows - 1, *torch.randint(0, rows, (8,)).tolist()}:
+            column = int(torch.randint(0, columns, ()))
+            x[row, column] = bad
+            with pytest.raises(DataError, match=rf"row {row}, position \({column},\) holds {bad}"):
+                check_finite(x, "x")
+            x[row, column] = 0
+
+
 def test_the_search_for_nan_works_in_pieces(monkeypatch):
     monkeypatch.setattr("fanin.training.data._CHUNK", 8)
     x = torch.ones(100, 4)

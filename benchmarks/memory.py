@@ -25,8 +25,8 @@ from benchmarks.compare import show_absent, take_turns
 from benchmarks.figures import Found, Spread, figures, ratio, share_verdict
 from benchmarks.rounds import Peer
 
-CHUNK = 10_000  # rows at once, in the plain torch loop, in fanin's `predict` and for the limit
-PEERS = [Peer("limit"), Peer("fanin"), Peer("fanin-batch-32"), Peer("torch")]  # 32 is what predict takes unless told
+CHUNK = 10_000  # rows at once, in the plain torch loop and for the limit; fanin's `predict` chooses for itself
+PEERS = [Peer("limit"), Peer("fanin"), Peer("fanin-batch-32"), Peer("torch")]
 
 
 def resident(field: str) -> int:
@@ -41,7 +41,7 @@ def predictor(peer: str, case: Case) -> Callable[[Any, Any], None]:
     if peer.startswith("fanin"):
         from benchmarks.peers import fanin_
 
-        model, size = fanin_.model(case), CHUNK if peer == "fanin" else 32
+        model, size = fanin_.model(case), None if peer == "fanin" else 32
         return lambda rows, out: model.predict(rows, batch_size=size, out=out, verbose=0)
     from benchmarks.peers import torch_
 

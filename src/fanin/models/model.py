@@ -216,7 +216,8 @@ class Model(Steps):
 
         Args:
             x: arrays or tensors (N, ...), a DataLoader, or a generator.
-            batch_size: 32 unless given.
+            batch_size: the most rows that are worked on at once. None: as many as suit the processor's caches, where
+                it is sure that rows do not see each other, else 32.
             verbose: as for `fit`; 0 with a single small array takes the shortest way.
             steps: how many batches; None for all.
             callbacks: one or more Callback objects.

@@ -152,13 +152,16 @@ def predict(
     progress = Progress(verbose)
     try:
         hooks.call("on_predict_begin", {})
-        progress.begin("Predict", _steps(data, size, steps))
         with _eval_mode(model):
             prediction = _prediction(model)
             runner = predicting.Tiled(prediction) if deterministic else prediction
+            in_batches = deterministic or steps is not None or hooks.wants("on_predict_batch_begin")
+            if not in_batches and not hooks.wants("on_predict_batch_end"):
+                size = predicting.rows_of_a_run(prediction, data, size, is_free=batch_size is None)
+            progress.begin("Predict", _steps(data, size, steps))
             batches = _batches(data, size, False, steps)
             outputs = predicting.run(runner, data, batches, hooks, progress, out, steps is None)
-            if plain and not overrides(model, "predict_step"):
+            if plain and len(x) <= size and not overrides(model, "predict_step"):
                 prediction.remember(x)
         progress.end({})
         hooks.call("on_predict_end", {})

@@ -20,6 +20,7 @@ from fanin.training.prediction import TILE, Prediction
 from fanin.training.progress import Progress
 
 Array = np.ndarray[Any, Any]
+_WORTH_A_LOOK = 8192  # rows; below, to find out takes longer than it saves
 
 
 def quickly(prediction: Prediction, x: Any) -> Any:
@@ -30,6 +31,25 @@ def quickly(prediction: Prediction, x: Any) -> Any:
     run, structure = found
     results = run(x)
     return results[0] if structure.is_leaf() else pytree.tree_unflatten(results, structure)
+
+
+def rows_of_a_run(prediction: Prediction, data: Arrays | Stream, batch_size: int, is_free: bool) -> int:
+    """Rows to work on at once: `batch_size`, or what suits the caches where any number of rows gives the same.
+
+    Args:
+        prediction: what is run.
+        data: all rows.
+        batch_size: the most rows that were asked for.
+        is_free: whether nobody asked, so that it may be more.
+    """
+    most = data.rows if isinstance(data, Arrays) else 0
+    if (most if is_free else min(most, batch_size)) < _WORTH_A_LOOK:
+        return batch_size
+    assert isinstance(data, Arrays)
+    suited = prediction.rows_at_once(data.x)
+    if suited is None:
+        return batch_size
+    return suited if is_free else min(batch_size, suited)
 
 
 class Outputs:

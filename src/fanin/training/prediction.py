@@ -16,6 +16,9 @@ from fanin.layers.convert import as_tensor
 from fanin.layers.modes import in_eval_mode
 from fanin.layers.variables import to_numpy
 from fanin.program import Program
+from fanin.program.apart import rows_stay_apart
+from fanin.program.effects import tensors_of
+from fanin.program.trace import trace
 from fanin.training.reasons import reason_for
 from fanin.training.swapped import swapped
 from fanin.training.watch import Watch
@@ -23,6 +26,9 @@ from fanin.training.watch import Watch
 _MOST_PROGRAMS = 32
 ForArray = Callable[[Any], list[Any]]
 _FLOAT32 = np.dtype(np.float32)
+# Rows in one run, where any number gives the same: what the widest value of a run takes then fits the caches.
+_NUMBERS_AT_ONCE = 1 << 20
+_LEAST_AT_ONCE, _MOST_AT_ONCE = 32, 4096
 TILE = 32  # rows, where the same row shall give the same bits in every batch
 
 
@@ -42,6 +48,7 @@ class Prediction:
         self._call = call or module
         self._programs: OrderedDict[Hashable, tuple[Program, Any] | None] = OrderedDict()
         self._by_shape: dict[Any, tuple[ForArray, Any]] = {}
+        self._at_once: dict[Any, int | None] = {}
         self._watch: Watch | None = None
         self.reason: str | None = None  # why there is no program, as long as nobody was told
 
@@ -53,6 +60,7 @@ class Prediction:
         if self._watch is None or not self._watch.stands_for_calls():
             self._programs.clear()
             self._by_shape.clear()
+            self._at_once.clear()
             self._watch = Watch(self.module)
         for program in self.programs:
             program.prepare()
@@ -97,11 +105,35 @@ class Prediction:
         """What a program takes: the leaves of x, and which adapter acts in which row."""
         return [*pytree.tree_leaves(x), *rows_tensors()]
 
-    def _compile(self, inputs: list[Tensor], structure: Any) -> tuple[Program, Any] | None:
+    def rows_at_once(self, x: Any) -> int | None:
+        """How many rows suit the processor's caches in one run, if rows do not see each other; else None."""
+        inputs, structure = pytree.tree_flatten(x)
+        key = structure, tuple((one.shape[1:], one.dtype, one.device) for one in inputs)
+        if key not in self._at_once:
+            self._at_once[key] = self._look_at_rows(inputs, structure)
+        return self._at_once[key]
+
+    def _look_at_rows(self, inputs: list[Tensor], structure: Any) -> int | None:
+        if rows_key() is not None or any(one.device.type != "cpu" for one in inputs):
+            return None
+        examples = [[one.new_zeros(rows, *one.shape[1:]) for one in inputs] for rows in (3, 8)]
+        before = Watch(self.module)
+        try:
+            with in_eval_mode(self.module.modules()):
+                few, more = (trace(*self._function(given, structure)) for given in examples)
+        except Exception:  # `program` says why
+            before.restore()
+            return None
+        if not before.stands() or not rows_stay_apart(few, more):
+            return None
+        widest = max(_numbers_of(node) for node in few.graph.nodes if node not in few.static) // 3
+        return max(_LEAST_AT_ONCE, min(_MOST_AT_ONCE, _NUMBERS_AT_ONCE // widest))
+
+    def _function(self, inputs: list[Tensor], structure: Any, shapes: list[Any] | None = None) -> Any:
+        """What a program computes, its static tensors, and its inputs; the structures of results go into `shapes`."""
         tensors = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
         static = list({id(tensor): tensor for tensor in tensors.values()}.values())
         places = {id(tensor): place for place, tensor in enumerate(static)}
-        shapes: list[Any] = []
         rows = rows_tensors()
 
         def function(*given: Tensor) -> list[Any]:
@@ -111,13 +143,19 @@ class Prediction:
             with torch.no_grad(), with_rows_tensors(given[end:]), swapped(self.module, stands_in):
                 outputs = self._call(x)
             found, spec = pytree.tree_flatten(outputs)
-            shapes.append(spec)
+            if shapes is not None:
+                shapes.append(spec)
             return found
 
+        return function, static, [*inputs, *rows]
+
+    def _compile(self, inputs: list[Tensor], structure: Any) -> tuple[Program, Any] | None:
+        shapes: list[Any] = []
         before = Watch(self.module)
         try:
             with in_eval_mode(self.module.modules()):
-                program = Program(function, static, [*inputs, *rows], is_frozen=True)
+                function, static, given = self._function(inputs, structure, shapes)
+                program = Program(function, static, given, is_frozen=True)
         except Exception as error:
             self.reason = reason_for(error)
             return None
@@ -201,6 +239,11 @@ def for_array(program: Program) -> ForArray:
         return [result.numpy() for result in results]
 
     return program.on_arrays or run
+
+
+def _numbers_of(node: Any) -> int:
+    """The most numbers in one of a node's values."""
+    return max((one.numel() for one in tensors_of(node.meta.get("val"))), default=0)
 
 
 def as_it_is(x: np.ndarray[Any, Any]) -> Tensor:

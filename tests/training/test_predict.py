@@ -1,0 +1,134 @@
+"""How many rows `predict` works on at once: what it likes where rows do not see each other, else what was asked for."""
+
+import numpy as np
+import pytest
+import torch
+
+import fanin
+from fanin.layers import Dense, Layer
+from fanin.training import prediction
+
+ROWS = 10_000
+
+
+class Sizes(Layer):
+    """Remembers the sizes of the batches that it was traced for, or met."""
+
+    def __init__(self, sees_rows=False):
+        super().__init__()
+        self.sizes = []
+        self.sees_rows = sees_rows
+
+    def call(self, inputs):
+        self.sizes.append(len(inputs))
+        return inputs - inputs.mean(0) if self.sees_rows else inputs * 2
+
+
+@pytest.fixture
+def data():
+    return np.random.default_rng(0).normal(size=(ROWS, 6)).astype(np.float32)
+
+
+def made(sees_rows=False):
+    sizes = Sizes(sees_rows)
+    model = fanin.Sequential([fanin.Input((6,)), Dense(8, "relu"), sizes, Dense(2)])
+    sizes.sizes.clear()
+    return model, sizes.sizes
+
+
+def in_batches(model, x, size):
+    with torch.no_grad():
+        return np.concatenate([model(torch.tensor(x[at : at + size])).numpy() for at in range(0, len(x), size)])
+
+
+def test_many_rows_go_at_once(data):
+    model, sizes = made()
+    found = model.predict(data, verbose=0)
+    assert max(sizes) == prediction._MOST_AT_ONCE
+    np.testing.assert_allclose(found, in_batches(model, data, 32), rtol=1e-5, atol=1e-6)
+    sizes.clear()
+    np.testing.assert_array_equal(found, model.predict(data, verbose=0))
+    assert not sizes  # known by now
+
+
+def test_wide_layers_take_fewer_rows(data):
+    model = fanin.Sequential([fanin.Input((6,)), Dense(4096), Dense(2)])
+    model.predict(data, verbose=0)
+    sizes = {program.results[0].shape[0] for program in model.__dict__["_prediction"].programs}
+    assert sizes == {256, ROWS % 256}
+
+
+def test_rows_that_see_each_other_stay_in_batches_of_32(data):
+    model, sizes = made(sees_rows=True)
+    found = model.predict(data, verbose=0)
+    assert set(sizes) == {3, 8, 32, ROWS % 32}  # 3 and 8 to find out
+    np.testing.assert_allclose(found, in_batches(model, data, 32), rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_size_is_the_most(data):
+    model, sizes = made()
+    small = model.predict(data, batch_size=50, verbose=0)
+    assert sizes == [50]
+    large = model.predict(data, batch_size=ROWS, verbose=0)
+    assert max(sizes) == prediction._MOST_AT_ONCE  # in pieces: memory stays in the caches
+    np.testing.assert_allclose(small, large, rtol=1e-5, atol=1e-6)
+    model, sizes = made(sees_rows=True)
+    found = model.predict(data, batch_size=ROWS, verbose=0)
+    assert sizes == [3, 8, ROWS]
+    np.testing.assert_allclose(found, in_batches(model, data, ROWS), rtol=1e-4, atol=1e-5)
+
+
+def test_few_rows_are_not_looked_at(data):
+    model, sizes = made()
+    model.predict(data[:100], verbose=0)
+    assert sizes == [32, 4]
+
+
+def test_callbacks_see_batches_of_32(data):
+    model, _ = made()
+    ends = []
+    callback = fanin.callbacks.LambdaCallback(
+        on_predict_batch_end=lambda batch, logs: ends.append(len(logs["outputs"]))
+    )
+    model.predict(data, verbose=0, callbacks=[callback])
+    assert ends == [32] * (ROWS // 32) + [ROWS % 32]
+
+
+def test_steps_count_batches_of_32(data):
+    model, _ = made()
+    assert model.predict(data, verbose=0, steps=3).shape == (96, 2)
+
+
+def test_a_layer_that_starts_to_see_rows_is_met(data):
+    model, sizes = made()
+    model.predict(data, verbose=0)
+    model.layers[1].sees_rows = True
+    sizes.clear()
+    found = model.predict(data, verbose=0)
+    assert max(sizes) == 32
+    np.testing.assert_allclose(found, in_batches(model, data, 32), rtol=1e-4, atol=1e-5)
+
+
+def test_several_inputs_and_outputs(data):
+    one, two = fanin.Input((6,)), fanin.Input((2,))
+    model = fanin.Model([one, two], {"sum": Dense(3)(one) + Dense(3)(two), "own": Dense(1)(two)})
+    given = [data, data[:, :2].copy()]
+    found, expected = model.predict(given, verbose=0), model.predict(given, batch_size=32, verbose=0)
+    for name in ("sum", "own"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
+
+
+class Decides(Layer):
+    """Decides by values."""
+
+    def call(self, inputs):
+        return inputs * 2 if float(inputs.sum()) > 1e9 else inputs
+
+
+def test_a_call_that_cannot_be_traced_goes_on_in_batches_of_32(data):
+    model, sizes = made()
+    model.add(Decides())
+    sizes.clear()
+    np.testing.assert_allclose(model.predict(data, verbose=0), in_batches(model, data, 32), rtol=1e-5, atol=1e-6)
+    assert 32 in sizes
+    assert prediction._MOST_AT_ONCE not in sizes

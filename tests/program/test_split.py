@@ -62,7 +62,7 @@ def given_of(rows, columns, batch, dtype=torch.float32):
 def test_parts_are_right(form, parts, batch, more, columns, seed):
     torch.manual_seed(seed)
     rows = parts * (2 * batch + more)
-    columns = max(columns, 2**18 // (rows * batch) + 1)
+    columns = max(columns, 2**18 // (rows * batch) + 1, -(-(2**14) // rows))
     w, *others = given_of(rows, columns, batch)
     with threads(parts):
         program = Program(updated(form), [w], others)
@@ -99,6 +99,7 @@ LEFT = {  # rows, columns, batch, threads, dtype
     "a batch as large as the weight": (512, 64, 512, 2, torch.float32),
     "rows that cannot be divided": (513, 64, 16, 2, torch.float32),
     "few numbers": (64, 64, 8, 2, torch.float32),
+    "a small weight": (1024, 10, 64, 2, torch.float32),
     "float64": (512, 64, 16, 2, torch.float64),
 }
 

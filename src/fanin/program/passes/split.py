@@ -25,6 +25,7 @@ from fanin.program.matmul import multiplications
 from fanin.program.passes.rewrite import added, declare, replace
 from fanin.program.passes.small import LARGEST as LARGEST_BY_NUMPY
 
+_LEAST = 1 << 14  # numbers in a weight; with fewer, to divide a product costs more than to fetch the weight
 _WORTH = 2  # rows of a part of the weight for each row of the batch, at least: the sums cost less than they save
 
 
@@ -71,7 +72,7 @@ def _is_small(node: fx.Node) -> bool:
 def _is_worth_it(parts: int, weight: fx.Node, batch: fx.Node) -> bool:
     """Whether the rows of a weight, or of its gradient, can be divided, and the batch has few rows beside them."""
     rows, batch_rows = weight.meta["val"].shape[0], batch.meta["val"].shape[0]
-    return bool(rows % parts == 0 and rows >= _WORTH * parts * batch_rows)
+    return bool(weight.meta["val"].numel() >= _LEAST and rows % parts == 0 and rows >= _WORTH * parts * batch_rows)
 
 
 def _sum_of_parts(graph: fx.Graph, parts: int, x: fx.Node, weight: fx.Node, bias: Any = None) -> fx.Node:

@@ -128,10 +128,17 @@ LEFT = {  # name -> function and its tensors: products that stay with torch
     "scaled bias": (lambda w, b, x: [torch.addmm(b, x, w, beta=0.5)], W, B, X),
     "scaled product": (lambda w, b, x: [torch.addmm(b, x, w, alpha=0.5)], W, B, X),
     "gelu": (lambda w, b, x: [torch._addmm_activation(b, x, w, use_gelu=True)], W, B, X),
-    "changed afterwards": (lambda w, b, x: [torch.addmm(b, x, w).add_(1)], W, B, X),
     "vector": (lambda w, b, x: [torch.mv(x, w[:, 0])], W, B, X),
     "batch of products": (lambda w, b, x: [torch.bmm(x[None], w[None])], W, B, X),
 }
+
+
+@needs_onednn
+def test_a_product_that_changes_afterwards(always):
+    program = Program(lambda w, b, x: [torch.addmm(b, x, w).add_(1).relu_()], [W, B], [X])
+    assert taken(program) == 1
+    for _ in range(2):
+        torch.testing.assert_close(program(X)[0], torch.relu(torch.addmm(B, X, W) + 1))
 
 
 @pytest.mark.parametrize("name", LEFT)

@@ -61,8 +61,8 @@ def given_of(rows, columns, batch, dtype=torch.float32):
 )  # fmt: skip
 def test_parts_are_right(form, parts, batch, more, columns, seed):
     torch.manual_seed(seed)
-    rows = parts * (2 * batch + more)
-    columns = max(columns, 2**18 // (rows * batch) + 1, -(-(2**14) // rows))
+    rows = parts * (2 * batch + more + 8)
+    columns = max(columns, 16, 2**18 // (rows * batch) + 1, -(-(2**14) // rows))
     w, *others = given_of(rows, columns, batch)
     with threads(parts):
         program = Program(updated(form), [w], others)

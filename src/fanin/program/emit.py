@@ -24,6 +24,7 @@ from fanin.program.effects import aten, changed, is_getitem, is_view, memories, 
 from fanin.program.looks import Looks
 from fanin.program.matmul import ADDMM_RELU
 from fanin.program.memory import Plan, view_of_arena, written_by_themselves
+from fanin.program.passes.small import pieces
 from fanin.program.quiet import NAMES, quietly
 from fanin.program.trace import Traced
 
@@ -172,13 +173,15 @@ class Emitter:
         )
 
     def _write_by_numpy(self, node: fx.Node) -> bool:
-        """A product in three calls of numpy at most; False where a factor has no memory yet."""
+        """A product by numpy, in pieces where it has to be; False where a factor has no memory yet."""
         arrays = [self._array(one) for one in (*node.args, node)]
         if None in arrays:
             return False
         *bias, x, kernel, out = arrays
         self._calls_numpy = True
-        self.lines.append(f"{self._bind(np.dot, 'dot')}({x}, {kernel}, {out}){_shapes(node)}")
+        dot, parts = self._bind(np.dot, "dot"), pieces(node)
+        for part in [f"[{one.start}:{one.stop}]" for one in parts] if len(parts) > 1 else [""]:
+            self.lines.append(f"{dot}({x}{part}, {kernel}, {out}{part}){_shapes(node)}")
         self.lines += [f"{self._bind(np.add, 'add')}({out}, {one}, {out})" for one in bias]
         if node.target == ADDMM_RELU:
             self.lines.append(f"{self._bind(np.maximum, 'maximum')}({out}, {self._bind(_ZERO, 'zero')}, out={out})")

@@ -13,6 +13,7 @@ from fanin.program.passes.copies import drop_copies
 from fanin.program.passes.cross_entropy import simplify_cross_entropy
 from fanin.program.passes.draws import draw_words
 from fanin.program.passes.fusion import fuse_activations
+from fanin.program.passes.narrow import rearrange_narrow_products
 from fanin.program.passes.products import use_onednn
 from fanin.program.passes.small import mark_small_products
 from fanin.program.passes.split import split_products
@@ -34,6 +35,7 @@ PASSES: tuple[Pass, ...] = (
     split_products,
     fuse_activations,
     widen_small_products,
+    rearrange_narrow_products,
     use_onednn,
     mark_small_products,
     drop_unread,
@@ -46,6 +48,7 @@ ROUNDING: tuple[Pass, ...] = (
     sum_rows_by_product,
     split_products,
     widen_small_products,
+    rearrange_narrow_products,
     use_onednn,
     mark_small_products,
 )

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
-from fanin.program.effects import Changes, aten
+from fanin.program.effects import aten
 from fanin.program.matmul import ADDMM_RELU, PRODUCTS, multiplications
-from fanin.program.passes.rewrite import declare
+from fanin.program.passes.rewrite import added, declare, replace
 
 _LEAST_FLOPS = 5e7
 
@@ -24,24 +24,33 @@ def use_onednn(graph: fx.Graph) -> None:
     """addmm(b, x, W), with relu or without, and mm(x, W) -> one operation of oneDNN, where that is faster."""
     if not prefers_onednn():
         return
-    changes = Changes(graph)
     for node in list(graph.nodes):
-        if node.target not in PRODUCTS or node.kwargs or changes.ever(node) or not _is_large(node):
-            continue
-        given: Any = node.args
-        bias, (x, kernel) = (given[0] if len(given) == 3 else None), given[-2:]
-        if bias is not None and not _is_row(bias.meta["val"], kernel.meta["val"].shape[1]):
-            continue
-        with graph.inserting_before(node):
-            turned = graph.call_function(aten.t.default, (kernel,))
-            result = product = graph.call_function(_linear_pointwise(), (x, turned, bias, "none", [], ""))
-            if node.target == ADDMM_RELU:  # apart: oneDNN's relu makes 0 of NaN
-                result = graph.call_function(aten.relu.default, (product,))
-        declare(turned, kernel.meta["val"].t())
-        declare(product, node.meta["val"])
-        declare(result, node.meta["val"])
-        node.replace_all_uses_with(result)
-        graph.erase_node(node)
+        if node.target in PRODUCTS and not node.kwargs and _is_large(node) and onednn_takes(node):
+            *bias, x, kernel = node.args
+            with graph.inserting_before(node):
+                result = by_onednn(graph, node.target, x, kernel, *bias)
+            replace(node, result)
+
+
+def onednn_takes(node: fx.Node) -> bool:
+    """Whether oneDNN reads the bias of a product as torch does: one number for each unit, without gaps. It checks
+    nothing."""
+    value = node.meta["val"]
+    if value.dtype != torch.float32 or value.device.type != "cpu" or not value.is_contiguous():
+        return False
+    bias = node.args[0].meta["val"] if len(node.args) == 3 else None  # type: ignore[union-attr]
+    return bias is None or (bias.shape == value.shape[1:] and bias.is_contiguous())
+
+
+def by_onednn(graph: fx.Graph, target: Any, x: fx.Node, kernel: fx.Node, bias: Any = None) -> fx.Node:
+    """x @ kernel + bias, with relu where `target` has it."""
+    turned = added(graph, aten.t.default, kernel)
+    result = graph.call_function(_linear_pointwise(), (x, turned, bias, "none", [], ""))
+    rows, units = x.meta["val"].shape[0], kernel.meta["val"].shape[1]
+    with x.meta["val"].fake_mode:
+        declare(result, torch.empty(rows, units))
+    # relu apart: oneDNN's makes 0 of NaN
+    return added(graph, aten.relu.default, result) if target == ADDMM_RELU else result
 
 
 @functools.cache
@@ -57,11 +66,6 @@ def prefers_onednn() -> bool:
 def _linear_pointwise() -> Any:
     packet = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     return None if packet is None else packet.default
-
-
-def _is_row(bias: Tensor, units: int) -> bool:
-    """Whether a bias has one number for each unit, without gaps: oneDNN reads it as such, and checks nothing."""
-    return bias.shape == (units,) and bias.is_contiguous()
 
 
 def _is_large(node: fx.Node) -> bool:

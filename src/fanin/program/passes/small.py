@@ -1,8 +1,9 @@
 """Small float32 products by numpy's BLAS, which computes them in one thread.
 
 MKL wakes its threads for them. Measured on two cores of an AMD EPYC, in microseconds, MKL and numpy: (32, 128) @
-(128, 10) 7.8 and 1.6, (32, 64) @ (64, 64) 4.9 and 2.8, (32, 128) @ (128, 64) 6.9 and 5.1. From a million on,
-numpy uses threads of its own, and two pools of threads that wait for the same cores can take milliseconds.
+(128, 10) 7.8 and 1.6, (32, 64) @ (64, 64) 4.9 and 2.8, (32, 128) @ (128, 64) 6.9 and 5.1. Beyond, numpy uses threads of
+its own, and two pools of threads that wait for the same cores can take milliseconds. Products with few columns, at
+which MKL is slow, go in pieces of rows that are small enough: (128, 512) @ (512, 10) 71 and 22.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, fx
 from fanin.program.matmul import PRODUCTS, multiplications
 
 LARGEST = 2**18  # multiplications
+_FEW, _LARGEST_OF_FEW = range(2, 16), 2_000_000  # columns, and multiplications of products that go in pieces
 
 
 def mark_small_products(graph: fx.Graph) -> None:
@@ -25,12 +27,24 @@ def mark_small_products(graph: fx.Graph) -> None:
         *bias, x, kernel = (one.meta["val"] for one in node.args)
         value = node.meta["val"]
         node.meta["by_numpy"] = (
-            0 < multiplications(node) <= LARGEST
+            0 < multiplications(node) <= _largest(x, kernel)
             and value.is_contiguous()
             and all(one.dtype == torch.float32 and one.device.type == "cpu" for one in (x, kernel, value, *bias))
             and all(map(_is_whole, (x, kernel)))
             and all(one.shape == (kernel.shape[1],) for one in bias)
         )
+
+
+def pieces(node: fx.Node) -> list[slice]:
+    """The rows of each piece of a marked product."""
+    rows = node.meta["val"].shape[0]
+    size = -(-rows // -(-multiplications(node) // LARGEST))
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def _largest(x: Tensor, kernel: Tensor) -> int:
+    """The most multiplications of a product for numpy; rows of a factor that is turned are no piece of memory."""
+    return _LARGEST_OF_FEW if kernel.shape[1] in _FEW and x.is_contiguous() else LARGEST
 
 
 def _is_whole(matrix: Any) -> bool:

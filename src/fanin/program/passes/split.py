@@ -25,7 +25,8 @@ from fanin.program.matmul import multiplications
 from fanin.program.passes.rewrite import added, declare, replace
 from fanin.program.passes.small import LARGEST as LARGEST_BY_NUMPY
 
-_LEAST = 1 << 14  # numbers in a weight; with fewer, to divide a product costs more than to fetch the weight
+# Numbers in a weight, and in its rows and columns, at least: a small one is fetched in less time than it is divided.
+_LEAST, _LEAST_WIDTH = 1 << 14, 16
 _WORTH = 2  # rows of a part of the weight for each row of the batch, at least: the sums cost less than they save
 
 
@@ -72,7 +73,9 @@ def _is_small(node: fx.Node) -> bool:
 def _is_worth_it(parts: int, weight: fx.Node, batch: fx.Node) -> bool:
     """Whether the rows of a weight, or of its gradient, can be divided, and the batch has few rows beside them."""
     rows, batch_rows = weight.meta["val"].shape[0], batch.meta["val"].shape[0]
-    return bool(weight.meta["val"].numel() >= _LEAST and rows % parts == 0 and rows >= _WORTH * parts * batch_rows)
+    size = weight.meta["val"].shape
+    is_large = size.numel() >= _LEAST and min(size) >= _LEAST_WIDTH
+    return bool(is_large and rows % parts == 0 and rows >= _WORTH * parts * batch_rows)
 
 
 def _sum_of_parts(graph: fx.Graph, parts: int, x: fx.Node, weight: fx.Node, bias: Any = None) -> fx.Node:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fanin.program import Program
+from fanin.program.passes import UNTIL_PREPARED
 
 ACTIVATIONS = [nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Identity, lambda: nn.Softmax(-1)]
 
@@ -21,7 +22,7 @@ def program_of(module, x):
         *values, data = given
         return [torch.func.functional_call(module, dict(zip(weights, values, strict=True)), (data,))]
 
-    return Program(function, [w.detach() for w in weights.values()], [x], is_frozen=True)
+    return Program(function, [w.detach() for w in weights.values()], [x], lasting=UNTIL_PREPARED)
 
 
 @settings(derandomize=True, deadline=None, max_examples=40, phases=[Phase.generate])

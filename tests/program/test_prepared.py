@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import fanin.program.run
 from fanin.program import Program
-from fanin.program.passes import PASSES, ROUNDING
+from fanin.program.passes import PASSES, ROUNDING, UNTIL_PREPARED
 from fanin.program.passes.prepared import mark_prepared
 from fanin.program.trace import trace
 
@@ -53,7 +53,7 @@ def test_what_is_prepared(function, expected):
 )
 def test_what_is_not_prepared(function):
     assert prepared(function) == []
-    assert not Program(function, [W], [X], is_frozen=True).is_prepared
+    assert not Program(function, [W], [X], lasting=UNTIL_PREPARED).is_prepared
 
 
 def test_changes_are_seen_by_prepare():
@@ -61,7 +61,7 @@ def test_changes_are_seen_by_prepare():
         return [x @ (w @ w), x + w[0]]
 
     w = W.clone()
-    program = Program(function, [w], [X], is_frozen=True)
+    program = Program(function, [w], [X], lasting=UNTIL_PREPARED)
     assert program.is_prepared
     assert torch.equal(program(X)[0], function(w, X)[0])
     w.mul_(3)
@@ -94,7 +94,7 @@ def test_random_functions_give_the_same_bits(seed, straight, is_same):
     assume(all(is_same(one, two) for one, two in zip(static, function.static(), strict=True)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fanin.program.run, "PASSES", EXACT)
-        program = Program(function, static, function.inputs(), is_frozen=True)
+        program = Program(function, static, function.inputs(), lasting=UNTIL_PREPARED)
     for other in (None, 1, 2):
         expected = [None if one is None else one.clone() for one in function(*static, *function.inputs(other))]
         for one, two in zip(program(*function.inputs(other)), expected, strict=True):

@@ -108,13 +108,17 @@ class Emitter:
         elif node.meta.get("constant") or (is_view(node) and self._is_known(node.args[0])):
             operation: Any = node.target
             self.values[node] = operation(*self._known(node.args), **self._known(node.kwargs))
+        elif node.meta.get("packed"):
+            name = self.names[node] = self._bind(None, node.name)  # memory that only its operation can make
+            function = self._bind(node.target, _title(node))
+            self.preparing += [f"global {name}", f"{name} = {function}({self._arguments(node)})"]
         elif node.meta.get("prepared"):
             self._emit_prepared(node)
         elif node in self.plan.kept:
             self._emit_kept(node)
         elif node in self._results:
             self.names[node] = f"r{self._results[node]}"
-            self._write(node, [self.names[node]])
+            self._write(node, [self.names[node]], self.lines)
         elif changed(node):
             self._emit_change(node)
         elif is_view(node) and not is_getitem(node) and self._is_of_inputs(node.args[0]):
@@ -152,23 +156,26 @@ class Emitter:
             if several
             else [self._name(node)]
         )
-        self._write(node, names)
+        self._write(node, names, self.lines)
 
     def _emit_prepared(self, node: fx.Node) -> None:
         value = node.meta["val"]
         self.values[node] = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
+        if writing_call(node) is not None:
+            self._write(node, [self._name(node)], self.preparing)
+            return
         function = self._bind(node.target, _title(node))
         self.preparing.append(f"{self._name(node)}.copy_({function}({self._arguments(node)})){_shapes(node)}")
 
-    def _write(self, node: fx.Node, results: list[str]) -> None:
+    def _write(self, node: fx.Node, results: list[str], lines: list[str]) -> None:
         call = writing_call(node)
         assert call is not None
         if call.names == [""]:
-            self.lines.append(f"{results[0]}.copy_({self._name(node.args[0])}){_shapes(node)}")
+            lines.append(f"{results[0]}.copy_({self._name(node.args[0])}){_shapes(node)}")
             return
         given = ", ".join(f"{key}={name}" for key, name in zip(call.names, results, strict=True))
         arguments = self._arguments(node, _axes(node) if call.reduces_all else None)
-        self.lines.append(
+        lines.append(
             f"{self._bind(call.function, _title(node))}({arguments}{', ' if arguments else ''}{given}){_shapes(node)}"
         )
 

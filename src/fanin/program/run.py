@@ -13,8 +13,7 @@ from fanin.program.arrays import array_function, as_array
 from fanin.program.count import Count, count
 from fanin.program.emit import Emitter
 from fanin.program.memory import plan_memory
-from fanin.program.passes import PASSES
-from fanin.program.passes.prepared import mark_prepared
+from fanin.program.passes import PASSES, TracedPass
 from fanin.program.trace import Traced, trace
 from fanin.program.verify import verify, verify_plan
 
@@ -29,7 +28,7 @@ class Program:
         function: of the static tensors and then the inputs, returning a flat list of tensors or None; see `trace`.
         static: what is the same tensor in every run: weights, and whatever else the function keeps or changes.
         inputs: examples of what each run brings.
-        is_frozen: whether the static tensors stay as they are from one `prepare` to the next.
+        lasting: further passes, for static tensors that stay as they are: `UNTIL_PREPARED` or `FOR_GOOD`.
 
     A call takes the inputs and returns new tensors for the results. Static tensors are read, and changed, in place;
     `run_into` writes the results into tensors that are given. One run at a time: threads wait for each other.
@@ -40,7 +39,7 @@ class Program:
         function: Callable[..., Sequence[Any]],
         static: Sequence[Tensor] = (),
         inputs: Sequence[Tensor] = (),
-        is_frozen: bool = False,
+        lasting: Sequence[TracedPass] = (),
     ):
         traced = trace(function, static, inputs)
         self.stages: list[tuple[str, Count]] = [("traced", count(traced))]
@@ -48,9 +47,10 @@ class Program:
             simplify(traced.graph)
             verify(traced, simplify.__name__)
             self.stages.append((simplify.__name__, count(traced)))
-        if is_frozen:
-            mark_prepared(traced)
-            self.stages.append(("mark_prepared", count(traced)))
+        for add in lasting:
+            add(traced)
+            verify(traced, add.__name__)
+            self.stages.append((add.__name__, count(traced)))
         self.traced: Traced = traced
         self.plan = plan_memory(traced.graph)
         verify_plan(self.plan)
@@ -72,7 +72,7 @@ class Program:
         self.prepare()
         # The same by numpy, where the program is so small that this is faster; then every run goes this way.
         self.on_arrays: Callable[[Any], list[Any]] | None = None
-        if is_frozen and not self.is_prepared:
+        if lasting and not self.is_prepared:
             small = array_function(traced)
             if small is not None:
                 self.on_arrays, self.source = small

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from fanin.layers.variables import to_numpy
 from fanin.program import Program
 from fanin.program.apart import rows_stay_apart
 from fanin.program.effects import tensors_of
+from fanin.program.passes import FOR_GOOD, UNTIL_PREPARED, TracedPass
 from fanin.program.trace import trace
 from fanin.training.reasons import reason_for
 from fanin.training.swapped import swapped
@@ -38,13 +39,21 @@ class Prediction:
     Args:
         module: any module.
         call: what to run; default the module itself.
+        is_snapshot: whether weights are copied once, for good.
 
     A program reads the module's own weights. What is computed from weights alone, such as casts, is kept from one
     `look` to the next; `look` also finds all other changes of the module.
     """
 
-    def __init__(self, module: nn.Module, call: Callable[[Any], Any] | None = None):
+    def __init__(
+        self,
+        module: nn.Module,
+        call: Callable[[Any], Any] | None = None,
+        is_snapshot: bool = False,
+    ):
         self.module = module
+        self._lasting: Sequence[TracedPass] = FOR_GOOD if is_snapshot else UNTIL_PREPARED
+        self._copies: dict[int, tuple[Tensor, Tensor]] | None = {} if is_snapshot else None
         self._call = call or module
         self._programs: OrderedDict[Hashable, tuple[Program, Any] | None] = OrderedDict()
         self._by_shape: dict[Any, tuple[ForArray, Any]] = {}
@@ -134,6 +143,12 @@ class Prediction:
         tensors = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
         static = list({id(tensor): tensor for tensor in tensors.values()}.values())
         places = {id(tensor): place for place, tensor in enumerate(static)}
+        if self._copies is not None:
+            with torch.inference_mode(False):
+                for one in static:
+                    if id(one) not in self._copies:
+                        self._copies[id(one)] = one, one.detach().clone()
+            static = [self._copies[id(one)][1] for one in static]
         rows = rows_tensors()
 
         def function(*given: Tensor) -> list[Any]:
@@ -155,7 +170,7 @@ class Prediction:
         try:
             with in_eval_mode(self.module.modules()):
                 function, static, given = self._function(inputs, structure, shapes)
-                program = Program(function, static, given, is_frozen=True)
+                program = Program(function, static, given, lasting=self._lasting)
         except Exception as error:
             self.reason = reason_for(error)
             return None
@@ -179,7 +194,11 @@ class Prediction:
 
 
 class CompiledPrediction:
-    """A snapshot of a module, compiled for prediction. Made by `compile_predict`."""
+    """A snapshot of a module, compiled for prediction. Made by `compile_predict`.
+
+    It has copies of the weights, and packed ones where that makes products faster: the module may be trained on, and
+    `refresh` takes over what it has become.
+    """
 
     def __init__(self, module: nn.Module, example: Any):
         self.module = module
@@ -188,7 +207,7 @@ class CompiledPrediction:
 
     def refresh(self) -> None:
         """Take over the module as it is now."""
-        self._prediction = Prediction(self.module)
+        self._prediction = Prediction(self.module, is_snapshot=True)
         self._by_shape: dict[Any, ForArray] = {}
         self(self._example)
 

@@ -14,14 +14,18 @@ from fanin.program.passes.cross_entropy import simplify_cross_entropy
 from fanin.program.passes.draws import draw_words
 from fanin.program.passes.fusion import fuse_activations
 from fanin.program.passes.narrow import rearrange_narrow_products
+from fanin.program.passes.packed import pack_weights
+from fanin.program.passes.prepared import mark_prepared
 from fanin.program.passes.products import use_onednn
 from fanin.program.passes.small import mark_small_products
 from fanin.program.passes.split import split_products
 from fanin.program.passes.unread import drop_unread
 from fanin.program.passes.views import drop_views
 from fanin.program.passes.widen import widen_small_products
+from fanin.program.trace import Traced
 
 Pass = Callable[[fx.Graph], None]
+TracedPass = Callable[[Traced], None]
 
 PASSES: tuple[Pass, ...] = (
     drop_views,
@@ -40,6 +44,10 @@ PASSES: tuple[Pass, ...] = (
     mark_small_products,
     drop_unread,
 )
+
+# After those, where static tensors stay as they are: from one `Program.prepare` to the next, or for good.
+UNTIL_PREPARED: tuple[TracedPass, ...] = (mark_prepared,)
+FOR_GOOD: tuple[TracedPass, ...] = (mark_prepared, pack_weights)
 
 # Those that change the last bits, or random numbers; the others leave all bits as they are.
 ROUNDING: tuple[Pass, ...] = (

@@ -45,12 +45,12 @@ def onednn_takes(node: fx.Node) -> bool:
 def by_onednn(graph: fx.Graph, target: Any, x: fx.Node, kernel: fx.Node, bias: Any = None) -> fx.Node:
     """x @ kernel + bias, with relu where `target` has it."""
     turned = added(graph, aten.t.default, kernel)
-    result = graph.call_function(_linear_pointwise(), (x, turned, bias, "none", [], ""))
+    result = graph.call_function(linear_pointwise(), (x, turned, bias, "none", [], ""))
     rows, units = x.meta["val"].shape[0], kernel.meta["val"].shape[1]
     with x.meta["val"].fake_mode:
         declare(result, torch.empty(rows, units))
     # relu apart: oneDNN's makes 0 of NaN
-    return added(graph, aten.relu.default, result) if target == ADDMM_RELU else result
+    return added(graph, aten.relu_.default, result) if target == ADDMM_RELU else result
 
 
 @functools.cache
@@ -60,10 +60,11 @@ def prefers_onednn() -> bool:
         processor = Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
-    return "AuthenticAMD" in processor and _linear_pointwise() is not None
+    return "AuthenticAMD" in processor and linear_pointwise() is not None
 
 
-def _linear_pointwise() -> Any:
+def linear_pointwise() -> Any:
+    """oneDNN's x @ t(W) + b; private to torch, None where it has none."""
     packet = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     return None if packet is None else packet.default
 

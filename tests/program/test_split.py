@@ -96,6 +96,7 @@ def test_what_is_read_once_by_a_pointwise_operation_is_not_copied():
 
 LEFT = {  # rows, columns, batch, threads, dtype
     "one thread": (512, 64, 16, 1, torch.float32),
+    "many threads": (576, 64, 16, 9, torch.float32),
     "a batch as large as the weight": (512, 64, 512, 2, torch.float32),
     "rows that cannot be divided": (513, 64, 16, 2, torch.float32),
     "few numbers": (64, 64, 8, 2, torch.float32),

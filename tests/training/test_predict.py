@@ -118,6 +118,28 @@ def test_several_inputs_and_outputs(data):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
 
 
+class Counts(Layer):
+    """Counts its calls, and keeps what it saw."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.seen = 0, None
+
+    def call(self, inputs):
+        self.calls, self.seen = self.calls + 1, inputs
+        return inputs * 2
+
+
+def test_what_finding_out_assigns_is_undone(data):
+    model = fanin.Sequential([fanin.Input((6,)), Counts(), Dense(2)])
+    layer = model.layers[0]
+    found = prediction.Prediction(model)
+    found.look()
+    before = layer.calls, layer.seen
+    assert found.rows_at_once(torch.tensor(data)) is None
+    assert (layer.calls, layer.seen) == before
+
+
 class Decides(Layer):
     """Decides by values."""
 

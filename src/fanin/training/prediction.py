@@ -130,10 +130,11 @@ class Prediction:
         try:
             with in_eval_mode(self.module.modules()):
                 few, more = (trace(*self._function(given, structure)) for given in examples)
+                stay_apart = before.stands() and rows_stay_apart(few, more)
         except Exception:  # `program` says why
-            before.restore()
-            return None
-        if not before.stands() or not rows_stay_apart(few, more):
+            stay_apart = False
+        before.restore()
+        if not stay_apart:
             return None
         widest = max(_numbers_of(node) for node in few.graph.nodes if node not in few.static) // 3
         return max(_LEAST_AT_ONCE, min(_MOST_AT_ONCE, _NUMBERS_AT_ONCE // widest))

@@ -27,13 +27,14 @@ from fanin.program.passes.small import LARGEST as LARGEST_BY_NUMPY
 
 # Numbers in a weight, and in its rows and columns, at least: a small one is fetched in less time than it is divided.
 _LEAST, _LEAST_WIDTH = 1 << 14, 16
+_MOST_PARTS = 8  # threads; more have not been measured, and the sums of parts grow with them
 _WORTH = 2  # rows of a part of the weight for each row of the batch, at least: the sums cost less than they save
 
 
 def split_products(graph: fx.Graph) -> None:
     """mm and addmm of float32 with such a weight, or of such a gradient -> bmm, where batches are small."""
     parts = threads()
-    if parts < 2 or not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
+    if not 2 <= parts <= _MOST_PARTS or not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         return
     changes = Changes(graph)
     weights = {node for node in graph.nodes if node.op == "placeholder" and changes.ever(node) and _is_weight(node)}

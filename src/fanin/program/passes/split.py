@@ -25,8 +25,9 @@ from fanin.program.matmul import multiplications
 from fanin.program.passes.rewrite import added, declare, replace
 from fanin.program.passes.small import LARGEST as LARGEST_BY_NUMPY
 
-# Numbers in a weight, and in its rows and columns, at least: a small one is fetched in less time than it is divided.
-_LEAST, _LEAST_WIDTH = 1 << 14, 16
+# Numbers in a weight: a small one is fetched in less time than it is divided, a large one does not stay in the caches.
+_LEAST, _MOST = 1 << 14, 1 << 19
+_LEAST_WIDTH = 16  # rows and columns
 _MOST_PARTS = 8  # threads; more have not been measured, and the sums of parts grow with them
 _WORTH = 2  # rows of a part of the weight for each row of the batch, at least: the sums cost less than they save
 
@@ -75,8 +76,8 @@ def _is_worth_it(parts: int, weight: fx.Node, batch: fx.Node) -> bool:
     """Whether the rows of a weight, or of its gradient, can be divided, and the batch has few rows beside them."""
     rows, batch_rows = weight.meta["val"].shape[0], batch.meta["val"].shape[0]
     size = weight.meta["val"].shape
-    is_large = size.numel() >= _LEAST and min(size) >= _LEAST_WIDTH
-    return bool(is_large and rows % parts == 0 and rows >= _WORTH * parts * batch_rows)
+    suits = _LEAST <= size.numel() <= _MOST and min(size) >= _LEAST_WIDTH
+    return bool(suits and rows % parts == 0 and rows >= _WORTH * parts * batch_rows)
 
 
 def _sum_of_parts(graph: fx.Graph, parts: int, x: fx.Node, weight: fx.Node, bias: Any = None) -> fx.Node:
@@ -101,10 +102,10 @@ def _side_by_side(graph: fx.Graph, parts: int, x: fx.Node, weight: fx.Node) -> f
 
 def _write_rows(graph: fx.Graph, node: fx.Node, beside: fx.Node, bias: Any = None) -> None:
     """Put rows (B, U) in the place of `node`: by adding the bias, by its only reader if it is pointwise, or copied."""
-    reader = next(iter(node.users))
+    reader = next(iter(node.users)) if len(node.users) == 1 else None
     if bias is not None:
         replace(node, _pointwise(graph, aten.add.Tensor, (beside, bias), beside))
-    elif len(node.users) == 1 and _is_pointwise(reader, node):
+    elif reader is not None and _is_pointwise(reader, node):
         with graph.inserting_before(reader):
             given = fx.map_arg(reader.args, lambda one: beside if one is node else one)
             replace(reader, _pointwise(graph, reader.target, given, beside))

@@ -107,3 +107,16 @@ def test_pieces_of_rows_by_numpy(form, batch, units):
     assert f":{batch}]" in lines[-1]
     for _ in range(2):
         torch.testing.assert_close(program(*given[2:])[0], -FORMS[form](*given), rtol=1e-4, atol=1e-3)
+
+
+@needs_onednn
+@pytest.mark.parametrize("form", FORMS)
+def test_whatever_the_default_dtype_is(form, always, monkeypatch):
+    given = [torch.randn(shape) for shape in ((10,), (64, 10), (40, 64), (40, 10))]
+    torch.set_default_dtype(torch.float64)
+    try:
+        program = Program(lambda *tensors: [FORMS[form](*tensors)], given[:2], given[2:])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert "_linear_pointwise" in program.source
+    check(form, program, given, 64)

@@ -175,3 +175,18 @@ def test_training_in_parts_follows_training_as_it_was(number):
     assert step.programs[0].source.count("bmm(") >= 4
     floor = 2.0**-24 * exact.abs().max()
     assert (split_up - exact).abs().max() <= 2 * (eager - exact).abs().max() + floor
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_whatever_the_default_dtype_is(form):
+    w, *others = given_of(512, 64, 16)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with threads(2):
+            program = Program(updated(form), [w], others)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert "bmm(" in program.source
+    found = program(*others)[0]
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, FORMS[form](w / 0.5, *others), rtol=1e-4, atol=1e-3)

@@ -53,5 +53,5 @@ def _turned(graph: fx.Graph, node: fx.Node, x: fx.Node, kernel: fx.Node) -> fx.N
     result = graph.call_function(aten.clone.default, (added(graph, aten.t.default, product),))
     value: Any = node.meta["val"]
     with value.fake_mode:
-        declare(result, torch.empty(value.shape))
+        declare(result, torch.empty(value.shape, dtype=value.dtype))
     return result

@@ -48,7 +48,7 @@ def by_onednn(graph: fx.Graph, target: Any, x: fx.Node, kernel: fx.Node, bias: A
     result = graph.call_function(linear_pointwise(), (x, turned, bias, "none", [], ""))
     rows, units = x.meta["val"].shape[0], kernel.meta["val"].shape[1]
     with x.meta["val"].fake_mode:
-        declare(result, torch.empty(rows, units))
+        declare(result, torch.empty(rows, units, dtype=x.meta["val"].dtype))
     # relu apart: oneDNN's makes 0 of NaN
     return added(graph, aten.relu_.default, result) if target == ADDMM_RELU else result
 

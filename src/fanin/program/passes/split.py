@@ -123,7 +123,7 @@ def _pointwise(graph: fx.Graph, target: Any, args: Any, beside: fx.Node) -> fx.N
             views[one] = added(graph, aten.view.default, one, [*one.meta["val"].shape[:-1], parts, size])
     result = added(graph, target, *fx.map_arg(args, views.__getitem__))
     with beside.meta["val"].fake_mode:
-        declare(result, torch.empty(shape))
+        declare(result, torch.empty(shape, dtype=beside.meta["val"].dtype))
     return added(graph, aten.view.default, result, [batch, parts * size])
 
 

@@ -109,6 +109,22 @@ def test_a_layer_that_starts_to_see_rows_is_met(data):
     np.testing.assert_allclose(found, in_batches(model, data, 32), rtol=1e-4, atol=1e-5)
 
 
+def test_rows_with_adapters_of_their_own_stay_one_batch(data):
+    model = fanin.Sequential([fanin.Input((6,)), Dense(2)])
+    fanin.adapters.add(model, "ann", rank=2)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora" in name:
+                weight.add_(0.5)
+    plain = model.predict(data, verbose=0)  # what suits is known from here on
+    names = ["ann", None] * (ROWS // 2)
+    with torch.no_grad(), fanin.adapters.rows(model, names):
+        expected = model(torch.tensor(data)).numpy()
+        found = model.predict(data, batch_size=ROWS, verbose=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert not np.allclose(found, plain)
+
+
 def test_several_inputs_and_outputs(data):
     one, two = fanin.Input((6,)), fanin.Input((2,))
     model = fanin.Model([one, two], {"sum": Dense(3)(one) + Dense(3)(two), "own": Dense(1)(two)})

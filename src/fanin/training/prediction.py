@@ -117,7 +117,7 @@ class Prediction:
     def rows_at_once(self, x: Any) -> int | None:
         """How many rows suit the processor's caches in one run, if rows do not see each other; else None."""
         inputs, structure = pytree.tree_flatten(x)
-        key = structure, tuple((one.shape[1:], one.dtype, one.device) for one in inputs)
+        key = structure, rows_key(), tuple((one.shape[1:], one.dtype, one.device) for one in inputs)
         if key not in self._at_once:
             self._at_once[key] = self._look_at_rows(inputs, structure)
         return self._at_once[key]

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from fanin.program.effects import Changes, aten, is_view
 from fanin.program.matmul import ADDMM_RELU, PRODUCTS
-from fanin.program.passes.products import linear_pointwise, prefers_onednn
+from fanin.program.passes.products import is_row, linear_pointwise, prefers_onednn
 from fanin.program.passes.rewrite import added, declare, replace
 from fanin.program.trace import Traced
 
@@ -79,6 +79,5 @@ def _gains(x: fx.Node, kernel: fx.Node, bias: Any) -> bool:
         return False
     if value.dtype == torch.float32 and not prefers_onednn():
         return False
-    fits = bias is None or (bias.meta["val"].shape == weight.shape[1:] and bias.meta["val"].is_contiguous())
     is_large = value.shape[0] * weight.numel() > _LEAST_MULTIPLICATIONS and weight.numel() >= _LEAST[value.dtype]
-    return bool(fits and is_large)
+    return bool(is_large and is_row(bias, weight.shape[1]))

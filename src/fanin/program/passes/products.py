@@ -33,13 +33,16 @@ def use_onednn(graph: fx.Graph) -> None:
 
 
 def onednn_takes(node: fx.Node) -> bool:
-    """Whether oneDNN reads the bias of a product as torch does: one number for each unit, without gaps. It checks
-    nothing."""
+    """Whether a product is one of float32 in rows, with a bias that oneDNN reads as torch does."""
     value = node.meta["val"]
     if value.dtype != torch.float32 or value.device.type != "cpu" or not value.is_contiguous():
         return False
-    bias = node.args[0].meta["val"] if len(node.args) == 3 else None  # type: ignore[union-attr]
-    return bias is None or (bias.shape == value.shape[1:] and bias.is_contiguous())
+    return is_row(node.args[0] if len(node.args) == 3 else None, value.shape[1])
+
+
+def is_row(bias: Any, units: int) -> bool:
+    """Whether a bias has one number for each unit, without gaps, or is None: oneDNN reads it as such, unchecked."""
+    return bias is None or (bias.meta["val"].shape == (units,) and bias.meta["val"].is_contiguous())
 
 
 def by_onednn(graph: fx.Graph, target: Any, x: fx.Node, kernel: fx.Node, bias: Any = None) -> fx.Node:

@@ -1,6 +1,6 @@
 """How long `import fanin` takes, against `import torch` and `import keras`, in fresh processes.
 
-The peers were installed by pip, which writes bytecode. fanin may run from its sources, so its bytecode is written first.
+pip wrote the bytecode of the peers when it installed them. fanin may run from its sources, so its own is written first.
 
 `python -m benchmarks.imports` prints the table.
 """

@@ -12,7 +12,7 @@ from torch import nn
 
 import fanin
 from fanin import compile_predict
-from fanin.training import prediction as prediction_module
+from fanin.training import kinds
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -159,7 +159,7 @@ def test_predictions_with_layers_of_ours():
 
 
 def test_programs_for_prediction_are_bounded(monkeypatch):
-    monkeypatch.setattr(prediction_module, "_MOST_PROGRAMS", 2)
+    monkeypatch.setattr(kinds, "_MOST_PROGRAMS", 2)
     module = nn.Linear(6, 3)
     predict = compile_predict(module, data()[0])
     for rows in (1, 2, 3, 4, 1):

@@ -42,6 +42,7 @@ class Program:
         lasting: Sequence[TracedPass] = (),
     ):
         traced = trace(function, static, inputs)
+        self.captured = traced.captured
         self.stages: list[tuple[str, Count]] = [("traced", count(traced))]
         for simplify in PASSES:
             simplify(traced.graph)

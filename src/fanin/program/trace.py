@@ -43,6 +43,11 @@ class Traced:
     inputs: list[fx.Node]
 
     @property
+    def captured(self) -> list[Tensor]:
+        """Tensors that the function took from elsewhere."""
+        return [one for node, one in self.static.items() if node.op == "get_attr" and isinstance(one, Tensor)]
+
+    @property
     def outputs(self) -> list[Any]:
         """What a run returns: nodes, or None."""
         return list(next(node for node in self.graph.nodes if node.op == "output").args[0])
@@ -66,9 +71,12 @@ def trace(
     """
     with torch.inference_mode(False), _without_log(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in (*static, *inputs)]
+        memory = [one.untyped_storage()._cdata for one in fakes]
         module = make_fx(
             lambda *given: list(function(*given)), tracing_mode="real", decomposition_table=dict(plain or {})
         )(*fakes)
+    if memory != [one.untyped_storage()._cdata for one in fakes]:
+        raise NotTraceableError("a call puts other memory under a tensor (`x.data = ...`)")
     graph = module.graph
     _turn_in_place_views(graph)
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]

@@ -13,10 +13,11 @@ from torch.utils import _pytree as pytree
 from fanin import losses, optimizers
 from fanin.layers.convert import as_tensor
 from fanin.layers.ledger import run_updates
+from fanin.training.compiling import AnyProgram
 from fanin.training.data import Batch
 from fanin.training.denormals import flush_denormals
 from fanin.training.eager import train_eagerly
-from fanin.training.engine import AnyProgram, Engine
+from fanin.training.engine import Engine
 from fanin.training.step import Step
 from fanin.training.sums import Sums
 from fanin.training.updaters import updater_for
@@ -28,7 +29,9 @@ class CompiledStep:
     def __init__(self, module: nn.Module, loss: Any, optimizer: Any):
         self.module = module
         self.optimizer = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizers.get(optimizer)
-        self.step = Step(module, _loss_function(loss), lambda sums, y, outputs, weight: [])
+        owner = loss if isinstance(loss, nn.Module) else getattr(loss, "__self__", None)
+        whole = _WithLoss(module, owner) if isinstance(owner, nn.Module) else module
+        self.step = Step(whole, _loss_function(loss), lambda sums, y, outputs, weight: [])
         self.engine = Engine(self.step, updater_for(self.optimizer), Sums([], []), wants_loss=True)
 
     @property
@@ -72,6 +75,18 @@ class CompiledStep:
         run_updates(result.updates)
         self.engine.warn()
         return result.loss
+
+
+class _WithLoss(nn.Module):
+    """A module together with its loss, for a loss that is a module too: it may have weights and options."""
+
+    def __init__(self, module: nn.Module, loss: nn.Module):
+        super().__init__()
+        self.module, self.loss = module, loss
+
+    def forward(self, x: Any) -> Any:
+        """The outputs of the module."""
+        return self.module(x)
 
 
 def compile_step(module: nn.Module, loss: Any, optimizer: Any) -> CompiledStep:

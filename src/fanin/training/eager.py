@@ -28,7 +28,13 @@ def train_eagerly(step: Step, state: State, optimizer: Any, batch: Batch) -> Res
 
 
 def _torch_step(step: Step, state: State, optimizer: torch.optim.Optimizer, batch: Batch) -> Result:
-    """A torch optimizer steps outside, on `.grad`; one like LBFGS may ask for the step several times."""
+    """A torch optimizer steps outside, on `.grad`; one like LBFGS may ask for the step several times.
+
+    It may have weights that the model has not, but that the loss depends on: they train too.
+    """
+    known = {id(parameter) for parameter in state.parameters.values()}
+    held = [weight for group in optimizer.param_groups for weight in group["params"] if id(weight) not in known]
+    state.parameters |= {f"of the optimizer, {place}": weight for place, weight in enumerate(held)}
     results: list[Result] = []
 
     def closure() -> float:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,12 @@ from fanin.program.apart import rows_stay_apart
 from fanin.program.effects import tensors_of
 from fanin.program.passes import FOR_GOOD, UNTIL_PREPARED, TracedPass
 from fanin.program.trace import trace
-from fanin.training.reasons import reason_for
+from fanin.training.kinds import Kinds
 from fanin.training.swapped import swapped
+from fanin.training.traceable import nothing_moves
 from fanin.training.watch import Watch
 
-_MOST_PROGRAMS = 32
+_MOST_SHAPES = 32  # that are known to `known`
 ForArray = Callable[[Any], list[Any]]
 _FLOAT32 = np.dtype(np.float32)
 # Rows in one run, where any number gives the same: what the widest value of a run takes then fits the caches.
@@ -55,11 +55,10 @@ class Prediction:
         self._lasting: Sequence[TracedPass] = FOR_GOOD if is_snapshot else UNTIL_PREPARED
         self._copies: dict[int, tuple[Tensor, Tensor]] | None = {} if is_snapshot else None
         self._call = call or module
-        self._programs: OrderedDict[Hashable, tuple[Program, Any] | None] = OrderedDict()
+        self._programs: Kinds[tuple[Program, Any]] = Kinds(is_patient=not is_snapshot)
         self._by_shape: dict[Any, tuple[ForArray, Any]] = {}
         self._at_once: dict[Any, int | None] = {}
         self._watch: Watch | None = None
-        self.reason: str | None = None  # why there is no program, as long as nobody was told
 
     def __reduce__(self) -> Any:
         return _nothing, ()  # a copy of a model compiles its own
@@ -91,6 +90,8 @@ class Prediction:
         if found[0].is_prepared:  # its weights would have to be looked at again
             return
         if all(result.dtype != torch.bfloat16 for result in found[0].results):
+            if len(self._by_shape) >= _MOST_SHAPES:
+                self._by_shape.clear()
             self._by_shape[x.shape] = for_array(found[0]), found[1]
 
     @property
@@ -103,12 +104,7 @@ class Prediction:
         what `inputs` gives."""
         inputs, structure = pytree.tree_flatten(x)
         key = structure, rows_key(), tuple((one.shape, one.dtype, one.device, one.stride()) for one in inputs)
-        if key not in self._programs:
-            self._programs[key] = self._compile(inputs, structure)
-            if len(self._programs) > _MOST_PROGRAMS:
-                self._programs.popitem(last=False)
-                self._by_shape.clear()
-        return self._programs[key]
+        return self._programs.find(key, lambda: self._compile(inputs, structure))
 
     def inputs(self, x: Any) -> list[Tensor]:
         """What a program takes: the leaves of x, and which adapter acts in which row."""
@@ -126,14 +122,12 @@ class Prediction:
         if rows_key() is not None or any(one.device.type != "cpu" for one in inputs):
             return None
         examples = [[one.new_zeros(rows, *one.shape[1:]) for one in inputs] for rows in (3, 8)]
-        before = Watch(self.module)
         try:
-            with in_eval_mode(self.module.modules()):
+            with in_eval_mode(self.module.modules()), nothing_moves(self.module):
                 few, more = (trace(*self._function(given, structure)) for given in examples)
-                stay_apart = before.stands() and rows_stay_apart(few, more)
+                stay_apart = rows_stay_apart(few, more)
         except Exception:  # `program` says why
             stay_apart = False
-        before.restore()
         if not stay_apart:
             return None
         widest = max(_numbers_of(node) for node in few.graph.nodes if node not in few.static) // 3
@@ -167,15 +161,13 @@ class Prediction:
 
     def _compile(self, inputs: list[Tensor], structure: Any) -> tuple[Program, Any] | None:
         shapes: list[Any] = []
-        before = Watch(self.module)
         try:
-            with in_eval_mode(self.module.modules()):
+            with in_eval_mode(self.module.modules()), nothing_moves(self.module):
                 function, static, given = self._function(inputs, structure, shapes)
                 program = Program(function, static, given, lasting=self._lasting)
-        except Exception as error:
-            self.reason = reason_for(error)
+        except Exception:
             return None
-        return (program, shapes[-1]) if before.stands() else None
+        return program, shapes[-1]
 
     def eager(self, x: Any) -> Any:
         """The outputs without a program."""

@@ -17,6 +17,8 @@ from fanin.training.step import Result, State, Step
 from fanin.training.sums import Sums
 from fanin.training.updaters import updater_for
 
+_ADVICE = "compile(run_eagerly=True) does so without this warning."
+
 
 class Trainer:
     """A model, what it was compiled with, and the running sums of one pass over data.
@@ -85,7 +87,7 @@ class Trainer:
         result = train_eagerly(self.step, self.state, self.compiled.optimizer, batch)
         self._run_kept_updates(result.updates)
         self._add(result, batch)
-        self.engine.warn()
+        self.engine.warn(_ADVICE)
 
     def _run_kept_updates(self, added: list[Any]) -> None:
         """The updates that were added outside calls, then those of this step's call."""
@@ -121,7 +123,7 @@ class Trainer:
             self._count(batch, outcome.outputs)
             return
         self._add(self.step.test(self.state, batch), batch)
-        self.engine.warn()
+        self.engine.warn(_ADVICE)
 
     def _add(self, result: Result, batch: Batch) -> None:
         """The losses of a step join the sums, weighted by the rows of the batch; the metrics' new sums too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import Any, Protocol
 
@@ -24,9 +25,11 @@ class Updater(Protocol):
         weights: all that it may change.
         slots: one dict of tensors for each weight.
         numbers: 0-dim or small tensors, such as learning rates, which `next` fills before each step.
+        held: all weights that the optimizer was given, also those that the model does not have.
     """
 
     weights: list[Tensor]
+    held: list[Tensor]
     slots: list[Slots]
     numbers: list[Tensor]
 
@@ -57,6 +60,7 @@ class OwnUpdater:
     def __init__(self, optimizer: Optimizer):
         self.optimizer = optimizer
         self.weights: list[Tensor] = []
+        self.held: list[Tensor] = []  # by the model's alone
         self.slots: list[Slots] = []
         self.numbers: list[Tensor] = []
 
@@ -105,6 +109,7 @@ class TorchUpdater:
     def __init__(self, optimizer: torch.optim.Optimizer):
         self.optimizer = optimizer
         self.weights: list[Tensor] = []
+        self.held: list[Tensor] = []
         self.slots: list[Slots] = []
         self.numbers: list[Tensor] = []
         self._is_sgd = type(optimizer) is torch.optim.SGD
@@ -126,6 +131,7 @@ class TorchUpdater:
         self._fresh: dict[int, Slots] = {}  # what torch keeps only from a weight's first gradient on
         self._groups = [[w for w in g["params"] if id(w) in chosen] for g in self.optimizer.param_groups]
         self.weights = [w for group in self._groups for w in group]
+        self.held = [w for g in self.optimizer.param_groups for w in g["params"]]
         self.slots = [
             self._state(w, group)
             for group, weights in zip(self.optimizer.param_groups, self._groups, strict=True)
@@ -135,11 +141,13 @@ class TorchUpdater:
         self._members = self._look()
 
     def stands(self) -> bool:
-        """As `Updater.stands`; options are part of the kind of each step."""
+        """As `Updater.stands`, and whether its state is the same tensors; options are part of the kind of each step."""
         return self._look() == self._members
 
     def _look(self) -> list[list[int]]:
-        return [[id(weight) for weight in group["params"]] for group in self.optimizer.param_groups]
+        members = [[*map(id, group["params"])] for group in self.optimizer.param_groups]
+        states = [*self.optimizer.state.values()]
+        return [*members, [*map(id, states)], [*map(id, chain.from_iterable(map(dict.values, states)))]]
 
     def _state(self, weight: Tensor, group: dict[str, Any]) -> Slots:
         """The state of one weight, made as torch makes it where there is none yet."""
@@ -226,6 +234,7 @@ class TorchUpdater:
         for weight, had in zip(self.weights, has_gradient, strict=True):
             if had and id(weight) in self._fresh:
                 self.optimizer.state[weight].update(self._fresh.pop(id(weight)))
+                self._members = self._look()
 
 
 def updater_for(optimizer: Any) -> Updater | None:

@@ -1,12 +1,14 @@
 """Whether a module is still what it was when its step was compiled.
 
 A program holds what Python had at that time: a dropout rate, an activation, which weights train. Every assignment of
-another value is found; a change inside a list or another object of one's own is not seen. Before every step, `stands`
-compares whole tuples, in C; `difference` then says in words what it was.
+another value is found, also to a place in a list, dict or set that is an attribute; a change deeper in objects of one's
+own is not seen. Before every step, `stands` compares whole tuples, in C; `difference` then says in words what it was.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
 from operator import attrgetter, is_, itemgetter
 from typing import Any
 
@@ -36,6 +38,8 @@ _REGISTRIES = (
     "_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks",
     "_backward_pre_hooks", "_kept_losses", "_kept_updates", REGULARIZERS, CONSTRAINTS,
 )  # fmt: skip
+# Dicts and lists that are looked at in another way, or change only when parts do.
+_LOOKED_AT = {*_REGISTRIES, "_given", "_operations", "_taken"}
 _TRAINING = attrgetter("training")
 
 
@@ -47,6 +51,22 @@ def has_hooks(weight: Tensor) -> bool:
 def _gradient(weight: Tensor) -> tuple[bool, bool]:
     """Whether a weight trains, and whether functions see its gradient."""
     return weight.requires_grad, has_hooks(weight)
+
+
+def _inside(container: Any) -> Iterable[Any]:
+    return chain(container, container.values()) if type(container) is dict else container
+
+
+def _fill(container: Any, inside: list[Any]) -> None:
+    """Put back what `_inside` gave."""
+    if [*map(id, _inside(container))] == [*map(id, inside)]:
+        return
+    container.clear()
+    if type(container) is list:
+        container.extend(inside)
+    else:
+        half = len(inside) // 2
+        container.update(zip(inside[:half], inside[half:], strict=True) if type(container) is dict else inside)
 
 
 class Watch:
@@ -65,6 +85,11 @@ class Watch:
             for part in self._parts
             for name, value in part.__dict__.items()
             if name not in skipped
+        ]
+        self._containers = [
+            (own, name, value, [*_inside(value)])
+            for own, name, value in self._attributes
+            if type(value) in (list, dict, set) and name not in _LOOKED_AT
         ]
         registries = [part.__dict__.get(name) for part in self._parts for name in _REGISTRIES]
         self._sizes = [(registry, len(registry)) for registry in registries if registry is not None]
@@ -88,6 +113,13 @@ class Watch:
             for registry in (part._modules, part.__dict__.get(REGULARIZERS, {}), part.__dict__.get(CONSTRAINTS, {}))
             for name, member in registry.items()
         ]
+        self._empty_places = [
+            (registry, name, None)
+            for part in self._parts
+            for registry in (part._parameters, part._buffers)
+            for name, weight in registry.items()
+            if weight is None
+        ]
         self._rules = [
             (part.__dict__, kind, part.__dict__.get(kind))
             for part in self._parts
@@ -100,7 +132,7 @@ class Watch:
         by_owner: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
         self._absent = []
         single = []  # what equals others without being them
-        for own, name, value in (*self._attributes, *self._members, *self._rules):
+        for own, name, value in (*self._attributes, *self._empty_places, *self._members, *self._rules):
             if name not in own:
                 self._absent.append((own, name))
             elif isinstance(value, (Tensor, np.ndarray)):
@@ -115,7 +147,11 @@ class Watch:
         self._owners, self._names, self._values = (
             ([*column] for column in zip(*single, strict=True)) if single else [[]] * 3
         )
-        self._registries, self._lengths = ([*column] for column in zip(*self._sizes, strict=True))
+        self._empty = [registry for registry, size in self._sizes if not size]
+        filled = [(registry, size) for registry, size in self._sizes if size]
+        self._filled, self._lengths = [registry for registry, _ in filled], [size for _, size in filled]
+        self._filled_by_hand = [value for _, _, value, _ in self._containers]
+        self._contents = [id(one) for *_, inside in self._containers for one in inside]
         tensors = [weight for _, _, weight, *_ in self._weights]
         self._lazy = [weight for weight in tensors if is_lazy(weight)]
         self._placed = [weight for weight in tensors if not is_lazy(weight)]
@@ -138,20 +174,28 @@ class Watch:
                     return False
             return (
                 [*map(type, self._parts)] == self._types
-                and [*map(len, self._registries)] == self._lengths
+                and not any(self._empty)
+                and [*map(len, self._filled)] == self._lengths
                 and all(map(is_, map(dict.get, self._owners, self._names), self._values))
                 and [*map(Tensor.data_ptr, self._placed)] == self._addresses
+                and (not self._filled_by_hand or self._found_inside() == self._contents)
                 and (not self._lazy or all(map(is_lazy, self._lazy)))
             )
         except Exception:  # something is gone, or cannot be compared: whatever an `__eq__` of the user's raises
             return False
 
+    def _found_inside(self) -> list[int]:
+        return [*map(id, chain.from_iterable(map(_inside, self._filled_by_hand)))]
+
     def difference(self) -> str | None:
         """What is not as it was, in words; None if there is nothing."""
-        for owners in (self._attributes, self._members, self._rules):
+        for owners in (self._attributes, self._empty_places, self._members, self._rules):
             for own, name, value in owners:
                 if own.get(name) is not value:
                     return f"the attribute {name!r} of {self._owner(own)}"
+        for own, name, value, inside in self._containers:
+            if [*map(id, _inside(value))] != [*map(id, inside)]:
+                return f"what is in the attribute {name!r} of {self._owner(own)}"
         for part, kind in zip(self._parts, self._types, strict=True):
             if type(part) is not kind:
                 return f"the class of a {kind.__name__}"
@@ -168,17 +212,20 @@ class Watch:
 
     def _owner(self, registry: Any) -> str:
         """The part that has this dict or list, in words."""
-        for part in self._parts:
+        for path, part in self._parts[0].named_modules():
             own = part.__dict__
             if own is registry or any(value is registry for value in own.values()):
-                return f"layer {getattr(part, 'name', '')!r} ({type(part).__name__})"
+                name = getattr(part, "name", path)
+                return f"layer {name!r} ({type(part).__name__})" if name else f"the module ({type(part).__name__})"
         return "a layer"
 
     def restore(self) -> None:
         """Undo what a call assigned to attributes."""
-        for own, name, value in self._attributes:
+        for own, name, value in (*self._attributes, *self._empty_places):
             if own.get(name) is not value:
                 own[name] = value
+        for _, _, value, inside in self._containers:
+            _fill(value, inside)
 
     def modes(self) -> tuple[bool, ...]:
         """Which parts are in train mode."""

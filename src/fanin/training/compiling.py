@@ -1,0 +1,176 @@
+"""One kind of batch -> its program: the whole step traced with the model's tensors, and looked over.
+
+What a program would get wrong is refused with NotTraceableError: a call that changes what Python keeps, that draws
+from random numbers other than torch's, or that reaches a weight by another way than its module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from fanin import constraints
+from fanin.errors import NotTraceableError
+from fanin.kernels.rows import rows_tensors, with_rows_tensors
+from fanin.layers.ledger import run_updates
+from fanin.program import InductorProgram, Program
+from fanin.training.data import Batch
+from fanin.training.step import Result, State, Step
+from fanin.training.sums import Sums
+from fanin.training.swapped import swapped
+from fanin.training.traceable import nothing_moves
+from fanin.training.updaters import Updater
+
+AnyProgram = Program | InductorProgram
+
+
+class Notes:
+    """What was seen while a step was traced: which weights got a gradient, and the structure of the outputs."""
+
+    def __init__(self) -> None:
+        self.has_gradient: list[bool] = []
+        self.outputs: Any = None
+
+
+Body = Callable[[dict[int, Tensor], Batch, Notes], list[Any]]
+
+
+class Compiler:
+    """Makes the programs of one step.
+
+    Args:
+        step: what a step computes.
+        updater: the optimizer; None where only `test` is asked for.
+        sums: what the steps add to.
+        wants_loss: whether each step returns its loss.
+        wants_outputs: whether each step returns the model's outputs.
+        make: what compiles a step: `Program`, or `InductorProgram`.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        updater: Updater | None,
+        sums: Sums,
+        wants_loss: bool,
+        wants_outputs: bool,
+        make: type[AnyProgram],
+    ):
+        self._step, self._updater, self._sums = step, updater, sums
+        self._wants_loss, self._wants_outputs = wants_loss, wants_outputs
+        self._make = make
+        self._model = step.objective.model
+
+    def train(self, kind: Hashable, batch: Batch) -> tuple[AnyProgram, Notes]:
+        """The program of a training step whose update is of this kind."""
+        return self._program(lambda *given: self._train_on(kind, *given), batch)
+
+    def test(self, batch: Batch) -> tuple[AnyProgram, Notes]:
+        """The program of a step without an update."""
+        return self._program(self._test_on, batch)
+
+    def _program(self, body: Body, batch: Batch) -> tuple[AnyProgram, Notes]:
+        tensors, structure = pytree.tree_flatten(tuple(batch[:3]))
+        inputs = [one for one in tensors if one is not None]
+        static, rows = self._static(), rows_tensors()
+        notes = Notes()
+
+        def function(*given: Tensor) -> list[Any]:
+            stands_for = {id(real): fake for real, fake in zip(static, given, strict=False)}
+            ours, of_rows = given[len(static) : len(given) - len(rows)], given[len(given) - len(rows) :]
+            parts = pytree.tree_unflatten(_filled(tensors, ours), structure)
+            traced_batch = Batch(parts[0], parts[1], parts[2], batch.size)
+            with with_rows_tensors(of_rows), swapped(self._model, stands_for):
+                return body(stands_for, traced_batch, notes)
+
+        with nothing_moves(self._model):
+            program = self._make(function, static, [*inputs, *rows])
+        self._refuse_strays(program.captured, static)
+        return program, notes
+
+    def _static(self) -> list[Tensor]:
+        model = self._model
+        found: list[Tensor] = [*model.parameters(), *model.buffers(), *self._sums.tensors()]
+        if self._updater is not None:
+            found += self._updater.weights
+            found += [value for slots in self._updater.slots for value in slots.values()]
+            found += self._updater.numbers
+        return list({id(tensor): tensor for tensor in found}.values())
+
+    def _refuse_strays(self, captured: Sequence[Tensor], static: Sequence[Tensor]) -> None:
+        """Refuse weights that the step reads but not as the model's: they would get no gradient and no update."""
+        held = [] if self._updater is None else self._updater.held
+        places = {one.untyped_storage().data_ptr() for one in (*static, *held)} - {0}
+        for one in captured:
+            if one.untyped_storage().data_ptr() in places:
+                raise NotTraceableError(
+                    f"a call reaches the weight of shape {tuple(one.shape)} by another way than an attribute of its "
+                    "module, such as a list"
+                )
+
+    # --- what is traced --------------------------------------------------------------------------------------
+
+    def _train_on(self, kind: Hashable, of: dict[int, Tensor], batch: Batch, notes: Notes) -> list[Any]:
+        updater = self._updater
+        assert updater is not None
+        sums = self._traced_sums(of)
+        numbers = [of[id(number)] for number in updater.numbers]
+        state = self._step.live_state(sums.metrics)
+        state.scale_loss = lambda loss: updater.with_scale(loss, numbers)
+        result = self._step.train_live(state, batch)
+        gradients = {id(state.parameters[name]): gradient for name, gradient in result.gradients.items()}
+        weights = [of[id(weight)] for weight in updater.weights]
+        given = [gradients.get(id(weight)) for weight in weights]
+        notes.has_gradient = [one is not None for one in given]
+        if not any(notes.has_gradient):
+            raise NotTraceableError("no gradient reaches a weight")
+        slots = [{name: of[id(value)] for name, value in one.items()} for one in updater.slots]
+        with torch.no_grad():
+            updater.play(kind, weights, given, slots, numbers)
+            constraints.apply(self._model)
+            self._run_updates(result.updates)
+            sums.add((result.loss, *result.parts), result.logs, batch.size)
+        return self._wanted(result, notes)
+
+    def _test_on(self, of: dict[int, Tensor], batch: Batch, notes: Notes) -> list[Any]:
+        sums = self._traced_sums(of)
+        state = State({}, {}, sums.metrics)
+        result = self._step.test(state, batch)
+        with torch.no_grad():
+            sums.add((result.loss, *result.parts), result.logs, batch.size)
+        return self._wanted(result, notes)
+
+    def _traced_sums(self, of: dict[int, Tensor]) -> Sums:
+        metrics = [{name: of[id(value)] for name, value in one.items()} for one in self._sums.metrics]
+        return Sums([of[id(total)] for total in self._sums.losses], metrics)
+
+    def _wanted(self, result: Result, notes: Notes) -> list[Any]:
+        outputs, notes.outputs = pytree.tree_flatten(result.outputs)
+        return [*([result.loss] if self._wants_loss else []), *(outputs if self._wants_outputs else [])]
+
+    def _adder(self, update: Any) -> str:
+        """The name of the layer whose call added an update."""
+        for part in self._model.modules():
+            record = part.__dict__.get("_record")
+            for entry in () if record is None else record.updates:
+                if entry.value is update and entry.owner is part.__dict__.get("_token"):
+                    return str(part.name)
+        return "?"
+
+    def _run_updates(self, updates: list[Any]) -> None:
+        for update in updates:
+            if callable(update) and not isinstance(update, Tensor):
+                line = getattr(getattr(update, "__code__", None), "co_firstlineno", "?")
+                owner = self._adder(update)
+                raise NotTraceableError(f"layer {owner!r} adds a function (line {line}) as an update in its call")
+        run_updates(updates)
+
+
+def _filled(template: Sequence[Any], tensors: Sequence[Tensor]) -> list[Any]:
+    """The template with its tensors replaced in order; None stays."""
+    source = iter(tensors)
+    return [None if one is None else next(source) for one in template]

@@ -31,7 +31,8 @@ class CompiledStep:
         self.optimizer = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizers.get(optimizer)
         owner = loss if isinstance(loss, nn.Module) else getattr(loss, "__self__", None)
         whole = _WithLoss(module, owner) if isinstance(owner, nn.Module) else module
-        self.step = Step(whole, _loss_function(loss), lambda sums, y, outputs, weight: [])
+        beside = [] if whole is not module else [loss]
+        self.step = Step(whole, _loss_function(loss), lambda sums, y, outputs, weight: [], beside)
         self.engine = Engine(self.step, updater_for(self.optimizer), Sums([], []), wants_loss=True)
 
     @property

@@ -157,6 +157,12 @@ class Compiled:
         return plain + [metric for output in self.outputs for metric in output.weighted]
 
     @property
+    def loss_objects(self) -> list[Any]:
+        """The losses, and the objects that they call: all whose attributes a step reads."""
+        own = [output.loss for output in self.outputs if output.loss is not None]
+        return own + [value for loss in own for value in vars(loss).values() if callable(value)]
+
+    @property
     def loss_names(self) -> list[str]:
         """The names of the losses of the outputs, where there are several."""
         names = [f"{output.name}_loss" for output in self.outputs if output.loss is not None]

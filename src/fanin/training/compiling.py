@@ -87,7 +87,7 @@ class Compiler:
             with with_rows_tensors(of_rows), swapped(self._model, stands_for):
                 return body(stands_for, traced_batch, notes)
 
-        with nothing_moves(self._model):
+        with nothing_moves(self._model, self._step.beside):
             program = self._make(function, static, [*inputs, *rows])
         self._refuse_strays(program.captured, static)
         return program, notes

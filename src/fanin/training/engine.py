@@ -55,7 +55,7 @@ class Engine:
     ):
         self.updater, self.sums = updater, sums
         self.wants_loss, self.wants_outputs = wants_loss, wants_outputs
-        self.model = step.objective.model
+        self.model, self._beside = step.objective.model, step.beside
         self._compiler = Compiler(step, updater, sums, wants_loss, wants_outputs, make or Program)
         self._programs: Kinds[tuple[AnyProgram, Notes]] = Kinds()
         self._watch: Watch | None = None
@@ -79,7 +79,7 @@ class Engine:
         if self._watch is None or not self._watch.stands() or (updater is not None and not updater.stands()):
             self._programs.clear()
             self._arrange()
-            self._watch = Watch(self.model)
+            self._watch = Watch(self.model, self._beside)
         self._modes = self._watch.modes()
         self._last_batch = None
 

@@ -6,7 +6,7 @@ that it depends on comes in as `State` and `Batch`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,11 +102,19 @@ class Step:
         loss: (y, outputs, sample weights) -> scalar, and the loss of each output where there are several; None for a
             model with a `compute_loss` of its own.
         measure: (metric sums, y, outputs, sample weights) -> new sums.
+        beside: objects other than the model whose attributes these read.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss | None, measure: Callable[..., list[Variables]]):
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss | None,
+        measure: Callable[..., list[Variables]],
+        beside: Sequence[Any] = (),
+    ):
         self.objective = Objective(model, loss)
         self.measure = measure
+        self.beside = beside
 
     def live_state(self, metrics: list[Variables]) -> State:
         """The state that the model holds now: its own tensors, not copies."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -14,10 +15,10 @@ from fanin.training.watch import Watch
 
 
 @contextmanager
-def nothing_moves(module: nn.Module) -> Iterator[None]:
-    """A block that traces calls of a module: NotTraceableError if they change what it keeps in Python, or draw random
-    numbers that are not torch's. Whenever the block fails, the module and the random numbers are as they were."""
-    before = Watch(module)
+def nothing_moves(module: nn.Module, beside: Iterable[Any] = ()) -> Iterator[None]:
+    """A block that traces calls of a module: NotTraceableError if they change what it or an object in `beside` keeps in
+    Python, or draw random numbers that are not torch's. Whenever the block fails, all of that is as it was."""
+    before = Watch(module, beside)
     drawn, by_numpy = random.getstate(), np.random.get_state(legacy=False)
     try:
         yield

@@ -30,7 +30,7 @@ class Trainer:
     def __init__(self, model: Any, compiled: Compiled, output_shape: Any):
         self.model = model
         self.compiled = compiled
-        self.step = Step(model, _loss_of(model, compiled), compiled.measure)
+        self.step = Step(model, _loss_of(model, compiled), compiled.measure, compiled.loss_objects)
         self._own_train, self._own_test = overrides(model, "train_step"), overrides(model, "test_step")
         self._own_logs: dict[str, Any] = {}
         self.output_shape = output_shape

@@ -1,14 +1,17 @@
 """Whether a module is still what it was when its step was compiled.
 
 A program holds what Python had at that time: a dropout rate, an activation, which weights train. Every assignment of
-another value is found, also to a place in a list, dict or set that is an attribute; a change deeper in objects of one's
-own is not seen. Before every step, `stands` compares whole tuples, in C; `difference` then says in words what it was.
+another value is found: to attributes of modules, of their regularizers and constraints, of the loss, of objects of
+one's own that are attributes, and to places in lists, dicts and sets that are. What lies deeper is not seen.
+
+Before every step, `stands` compares whole tuples, in C; `difference` then says in words what it was.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
-from itertools import chain
+from inspect import isroutine
 from operator import attrgetter, is_, itemgetter
 from typing import Any
 
@@ -17,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from fanin.layers.layer import Layer
+from fanin.training.contents import KINDS, Contents
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
 # What calls change by themselves, or what says nothing about the computation. `training` is part of a program's key.
@@ -40,6 +44,8 @@ _REGISTRIES = (
 )  # fmt: skip
 # Dicts and lists that are looked at in another way, or change only when parts do.
 _LOOKED_AT = {*_REGISTRIES, "_given", "_operations", "_taken"}
+# Objects of these packages do not change under way, or are looked at by their own names.
+_KNOWN_CODE = {"fanin", "torch", "numpy", *sys.stdlib_module_names}
 _TRAINING = attrgetter("training")
 
 
@@ -53,26 +59,26 @@ def _gradient(weight: Tensor) -> tuple[bool, bool]:
     return weight.requires_grad, has_hooks(weight)
 
 
-def _inside(container: Any) -> Iterable[Any]:
-    return chain(container, container.values()) if type(container) is dict else container
-
-
-def _fill(container: Any, inside: list[Any]) -> None:
-    """Put back what `_inside` gave."""
-    if [*map(id, _inside(container))] == [*map(id, inside)]:
-        return
-    container.clear()
-    if type(container) is list:
-        container.extend(inside)
-    else:
-        half = len(inside) // 2
-        container.update(zip(inside[:half], inside[half:], strict=True) if type(container) is dict else inside)
+def _helpers(parts: list[nn.Module], beside: Iterable[Any]) -> list[Any]:
+    """Objects other than modules that calls read: regularizers, constraints, and attributes of classes of one's own."""
+    found = [*beside]
+    for part in parts:
+        own = part.__dict__
+        found += [rule for kind in (REGULARIZERS, CONSTRAINTS) for rule in own.get(kind, {}).values()]
+        found += [value for value in own.values() if type(value).__module__.partition(".")[0] not in _KNOWN_CODE]
+    known = {id(one): one for one in found if hasattr(one, "__dict__")}
+    return [one for one in known.values() if not isinstance(one, type) and not isroutine(one)]
 
 
 class Watch:
-    """A module as it was: its parts, their attributes, and where their weights lie."""
+    """A module as it was: its parts, their attributes, and where their weights lie.
 
-    def __init__(self, module: nn.Module):
+    Args:
+        module: the module.
+        beside: other objects whose attributes calls depend on, such as losses.
+    """
+
+    def __init__(self, module: nn.Module, beside: Iterable[Any] = ()):
         skipped = (
             _RESTLESS
             | _ABOUT_THE_PAST
@@ -86,11 +92,11 @@ class Watch:
             for name, value in part.__dict__.items()
             if name not in skipped
         ]
-        self._containers = [
-            (own, name, value, [*_inside(value)])
-            for own, name, value in self._attributes
-            if type(value) in (list, dict, set) and name not in _LOOKED_AT
-        ]
+        self._helpers = _helpers(self._parts, beside)
+        self._attributes += [(vars(one), name, value) for one in self._helpers for name, value in vars(one).items()]
+        self._contents = Contents(
+            [place for place in self._attributes if type(place[2]) in KINDS and place[1] not in _LOOKED_AT]
+        )
         registries = [part.__dict__.get(name) for part in self._parts for name in _REGISTRIES]
         self._sizes = [(registry, len(registry)) for registry in registries if registry is not None]
         self._weights = [
@@ -150,8 +156,6 @@ class Watch:
         self._empty = [registry for registry, size in self._sizes if not size]
         filled = [(registry, size) for registry, size in self._sizes if size]
         self._filled, self._lengths = [registry for registry, _ in filled], [size for _, size in filled]
-        self._filled_by_hand = [value for _, _, value, _ in self._containers]
-        self._contents = [id(one) for *_, inside in self._containers for one in inside]
         tensors = [weight for _, _, weight, *_ in self._weights]
         self._lazy = [weight for weight in tensors if is_lazy(weight)]
         self._placed = [weight for weight in tensors if not is_lazy(weight)]
@@ -178,14 +182,11 @@ class Watch:
                 and [*map(len, self._filled)] == self._lengths
                 and all(map(is_, map(dict.get, self._owners, self._names), self._values))
                 and [*map(Tensor.data_ptr, self._placed)] == self._addresses
-                and (not self._filled_by_hand or self._found_inside() == self._contents)
+                and self._contents.stands()
                 and (not self._lazy or all(map(is_lazy, self._lazy)))
             )
         except Exception:  # something is gone, or cannot be compared: whatever an `__eq__` of the user's raises
             return False
-
-    def _found_inside(self) -> list[int]:
-        return [*map(id, chain.from_iterable(map(_inside, self._filled_by_hand)))]
 
     def difference(self) -> str | None:
         """What is not as it was, in words; None if there is nothing."""
@@ -193,9 +194,8 @@ class Watch:
             for own, name, value in owners:
                 if own.get(name) is not value:
                     return f"the attribute {name!r} of {self._owner(own)}"
-        for own, name, value, inside in self._containers:
-            if [*map(id, _inside(value))] != [*map(id, inside)]:
-                return f"what is in the attribute {name!r} of {self._owner(own)}"
+        for own, name, _ in self._contents.moved():
+            return f"what is in the attribute {name!r} of {self._owner(own)}"
         for part, kind in zip(self._parts, self._types, strict=True):
             if type(part) is not kind:
                 return f"the class of a {kind.__name__}"
@@ -217,15 +217,14 @@ class Watch:
             if own is registry or any(value is registry for value in own.values()):
                 name = getattr(part, "name", path)
                 return f"layer {name!r} ({type(part).__name__})" if name else f"the module ({type(part).__name__})"
-        return "a layer"
+        return next((type(one).__name__ for one in self._helpers if vars(one) is registry), "a layer")
 
     def restore(self) -> None:
         """Undo what a call assigned to attributes."""
         for own, name, value in (*self._attributes, *self._empty_places):
             if own.get(name) is not value:
                 own[name] = value
-        for _, _, value, inside in self._containers:
-            _fill(value, inside)
+        self._contents.restore()
 
     def modes(self) -> tuple[bool, ...]:
         """Which parts are in train mode."""

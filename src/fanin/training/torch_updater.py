@@ -1,0 +1,145 @@
+"""torch.optim's optimizers in compiled steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fanin.optimizers.core import Slots
+from fanin.training import torch_rules
+
+Gradients = Sequence[Tensor | None]
+# (is it SGD, do its options change) -> rule
+_RULES: dict[tuple[bool, bool], Callable[..., None]] = {
+    (True, False): torch_rules.fused_sgd,
+    (True, True): torch_rules.sgd,
+    (False, False): torch_rules.fused_adam,
+    (False, True): torch_rules.adam,
+}
+_FILLED = {"params", "lr", "initial_lr"}  # what is no option of a program
+_CHANGING = {"momentum", "betas", "weight_decay"}  # nor these, where they change all the time
+
+
+class TorchUpdater:
+    """The updater of torch.optim's SGD, Adam or AdamW: it works on the optimizer's own state."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer):
+        self.optimizer = optimizer
+        self.weights: list[Tensor] = []
+        self.held: list[Tensor] = []
+        self.slots: list[Slots] = []
+        self.numbers: list[Tensor] = []
+        self._is_sgd = type(optimizer) is torch.optim.SGD
+        self._members: list[list[int]] = []
+        self._changing: list[tuple[float, ...]] = []  # options of each group, at the last step
+        self._cycled: set[int] = set()  # groups in which they changed from one step to the next
+
+    @staticmethod
+    def takes(optimizer: torch.optim.Optimizer) -> bool:
+        """Whether this is an optimizer with such a kernel, without hooks or options that the kernel lacks."""
+        known = type(optimizer) in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+        known &= all(hasattr(torch, name) for name in ("_fused_sgd_", "_fused_adam_", "_fused_adamw_"))
+        hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+        plain = all(not g.get("differentiable") and not g.get("capturable") for g in optimizer.param_groups)
+        dtypes = {w.dtype for g in optimizer.param_groups for w in g["params"]}
+        return known and not hooked and plain and dtypes <= {torch.float32, torch.float64}
+
+    def arrange(self, trained: list[Tensor]) -> None:
+        """As `Updater.arrange`: weights of the optimizer that `trained` leaves out get no update."""
+        chosen = {id(w) for w in trained}
+        self._fresh: dict[int, Slots] = {}  # what torch keeps only from a weight's first gradient on
+        self._groups = [[w for w in g["params"] if id(w) in chosen] for g in self.optimizer.param_groups]
+        self.weights = [w for group in self._groups for w in group]
+        self.held = [w for g in self.optimizer.param_groups for w in g["params"]]
+        self.slots = [
+            self._state(w, group)
+            for group, weights in zip(self.optimizer.param_groups, self._groups, strict=True)
+            for w in weights
+        ]
+        self._numbers = [
+            [torch.zeros((), dtype=torch.float64) for _ in ("lr", *_changing(group))]
+            for group in self.optimizer.param_groups
+        ]
+        self.numbers = [number for numbers in self._numbers for number in numbers]
+        self._members = self._look()
+
+    def stands(self) -> bool:
+        """As `Updater.stands`, and whether its state is the same tensors; options are part of the kind of each step."""
+        return self._look() == self._members
+
+    def _look(self) -> list[list[int]]:
+        members = [[*map(id, group["params"])] for group in self.optimizer.param_groups]
+        states = [*self.optimizer.state.values()]
+        return [*members, [*map(id, states)], [*map(id, chain.from_iterable(map(dict.values, states)))]]
+
+    def _state(self, weight: Tensor, group: dict[str, Any]) -> Slots:
+        """The state of one weight, made as torch makes it where there is none yet."""
+        state = self.optimizer.state.get(weight, {})
+        names = ["momentum_buffer"] if group.get("momentum") else []
+        if not self._is_sgd:
+            names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
+        if all(state.get(name) is not None for name in names):
+            return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        fresh = {name: torch.zeros_like(weight, requires_grad=False) for name in names}
+        if not self._is_sgd:
+            fresh = {"step": torch.zeros((), dtype=torch.float32), **fresh}
+        self._fresh[id(weight)] = fresh
+        return fresh
+
+    def next(self) -> Hashable:
+        """As `Updater.next`: the options of all groups, in which of them they change, and where momentum begins."""
+        groups = self.optimizer.param_groups
+        changing = [_changing(group) for group in groups]
+        self._cycled |= {i for i, (was, now) in enumerate(zip(self._changing, changing, strict=False)) if was != now}
+        self._changing = changing
+        cycled = frozenset(i for i in self._cycled if groups[i].get("momentum", 1))
+        kinds = []
+        for i, (group, (rate, *numbers)) in enumerate(zip(groups, self._numbers, strict=True)):
+            rate.fill_(group["lr"])
+            filled = _FILLED
+            if i in cycled:
+                filled = _FILLED | _CHANGING
+                for number, value in zip(numbers, changing[i], strict=True):
+                    number.fill_(value)
+            kinds.append(tuple((name, value) for name, value in group.items() if name not in filled))
+        fresh = tuple(id(w) in self._fresh for w in self.weights) if self._is_sgd else ()
+        return tuple(kinds), cycled, fresh
+
+    def with_scale(self, loss: Tensor, numbers: list[Tensor]) -> Tensor:
+        """As `Updater.with_scale`: the loss itself."""
+        return loss
+
+    def play(
+        self, kind: Any, weights: list[Tensor], gradients: Gradients, slots: list[Slots], numbers: list[Tensor]
+    ) -> None:
+        """As `Updater.play`."""
+        options, cycled, fresh = kind
+        of_group, given = iter(range(len(weights))), iter(numbers)
+        for i, members in enumerate(self._groups):
+            group = {"decoupled_weight_decay": type(self.optimizer) is torch.optim.AdamW, **dict(options[i])}
+            own = [next(given) for _ in self._numbers[i]]
+            places = [place for _, place in zip(members, of_group, strict=False) if gradients[place] is not None]
+            rule = _RULES[self._is_sgd, i in cycled]
+            for first in (True, False) if self._is_sgd else (False,):
+                chosen = [place for place in places if not self._is_sgd or fresh[place] is first]
+                if chosen:
+                    found = [gradients[place].contiguous() for place in chosen]  # type: ignore[union-attr]
+                    rule(group, own, [weights[p] for p in chosen], found, [slots[p] for p in chosen], first)
+
+    def done(self, kind: Any, has_gradient: Sequence[bool]) -> None:
+        """As `Updater.done`."""
+        torch.autograd.graph.increment_version(self.weights)
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]  # what torch's schedulers look for
+        for weight, had in zip(self.weights, has_gradient, strict=True):
+            if had and id(weight) in self._fresh:
+                self.optimizer.state[weight].update(self._fresh.pop(id(weight)))
+                self._members = self._look()
+
+
+def _changing(group: dict[str, Any]) -> tuple[float, ...]:
+    """What schedulers change beside the learning rate: SGD's momentum or Adam's betas, and weight decay."""
+    return (*([group["momentum"]] if "momentum" in group else group["betas"]), group["weight_decay"])

@@ -83,6 +83,19 @@ def test_predictions_of_structures(kind):
     np.testing.assert_array_equal(again["y"], found["y"].numpy())
 
 
+def test_a_module_that_decides_by_values_is_a_snapshot_too():
+    module = ByValue()
+    x, _ = data()
+    predict = compile_predict(module, x)
+    before = predict(x)
+    assert not predict.programs
+    with torch.no_grad():
+        module.linear.weight.zero_()
+    assert torch.equal(predict(x), before)
+    predict.refresh()
+    assert not torch.equal(predict(x), before)
+
+
 def test_refresh_takes_over_what_changed():
     module = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
     x, _ = data()

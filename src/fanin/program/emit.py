@@ -14,17 +14,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx
 
 from fanin.program.arrays import as_array
+from fanin.program.by_numpy import lines_of
 from fanin.program.calls import EMPTIES, writing_call
 from fanin.program.effects import aten, changed, is_getitem, is_view, memories, tensors_of
 from fanin.program.looks import Looks
-from fanin.program.matmul import ADDMM_RELU
 from fanin.program.memory import Plan, view_of_arena, written_by_themselves
-from fanin.program.passes.small import pieces
 from fanin.program.quiet import NAMES, quietly
 from fanin.program.trace import Traced
 
@@ -33,7 +31,6 @@ _IN_PLACE: dict[Any, Callable[..., Any]] = {
     aten.tanh.default: torch.tanh_,
     aten.sigmoid.default: torch.sigmoid_,
 }
-_ZERO = np.zeros((), np.float32)
 # In-place operations that torch offers as functions: shorter than through the overload.
 _SHORT_IN_PLACE = {
     "add_": Tensor.add_,
@@ -144,7 +141,7 @@ class Emitter:
             and self._is_known(source)
             and self.values[source].data_ptr() == found[0].data_ptr()
         )
-        if node.meta.get("by_numpy") and self._write_by_numpy(node):
+        if self._write_by_numpy(node):
             return
         if over:
             self.lines.append(
@@ -180,18 +177,12 @@ class Emitter:
         )
 
     def _write_by_numpy(self, node: fx.Node) -> bool:
-        """A product by numpy, in pieces where it has to be; False where a factor has no memory yet."""
-        arrays = [self._array(one) for one in (*node.args, node)]
-        if None in arrays:
+        """A marked operation by numpy; False where a value has no memory yet."""
+        lines = lines_of(node, self._array, self._bind) if node.meta.get("by_numpy") else None
+        if lines is None:
             return False
-        *bias, x, kernel, out = arrays
         self._calls_numpy = True
-        dot, parts = self._bind(np.dot, "dot"), pieces(node)
-        for part in [f"[{one.start}:{one.stop}]" for one in parts] if len(parts) > 1 else [""]:
-            self.lines.append(f"{dot}({x}{part}, {kernel}, {out}{part}){_shapes(node)}")
-        self.lines += [f"{self._bind(np.add, 'add')}({out}, {one}, {out})" for one in bias]
-        if node.target == ADDMM_RELU:
-            self.lines.append(f"{self._bind(np.maximum, 'maximum')}({out}, {self._bind(_ZERO, 'zero')}, out={out})")
+        self.lines += [lines[0] + _shapes(node), *lines[1:]]
         return True
 
     def _view_of_input(self, node: fx.Node) -> str:
@@ -213,6 +204,8 @@ class Emitter:
 
     def _emit_change(self, node: fx.Node) -> None:
         """An operation in place: its result is its first input."""
+        if not node.users and self._write_by_numpy(node):
+            return
         targets = changed(node)
         function = _SHORT_IN_PLACE.get(_title(node), node.target)
         self.lines.append(f"{self._bind(function, _title(node))}({self._arguments(node)})")
@@ -282,10 +275,9 @@ def _axes(node: fx.Node) -> list[int]:
 
 def _shapes(node: fx.Node) -> str:
     """The shapes of a node's results, as a comment."""
-    found = [
-        f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}" for value in tensors_of(node.meta["val"])
-    ]
-    return f"  # {', '.join(found)}"
+    values = tensors_of(node.meta.get("val"))
+    found = [f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}" for value in values]
+    return f"  # {', '.join(found)}" if found else ""
 
 
 def _function(name: str, arguments: list[str], lines: list[str]) -> str:

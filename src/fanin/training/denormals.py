@@ -6,22 +6,19 @@ update then takes two to three times as long. TensorFlow and XLA do the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 
 _TINY, _ONE = np.float32(1e-40), np.float32(1)
 
 
-@contextmanager
-def flush_denormals() -> Iterator[None]:
+class flush_denormals:  # noqa: N801 - used as a function
     """Inside the block, in this thread, results below 1.2e-38 (float32) become 0; then it is as it was before."""
-    flushed_before = bool(_TINY * _ONE == 0)
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        if not flushed_before:
+
+    def __enter__(self) -> None:
+        self._flushed_before = bool(_TINY * _ONE == 0)
+        torch.set_flush_denormal(True)
+
+    def __exit__(self, *error: object) -> None:
+        if not self._flushed_before:
             torch.set_flush_denormal(False)

@@ -64,6 +64,7 @@ class Engine:
         self._reason: str | None = None
         self._last_batch: Batch | None = None
         self._last_kind: Hashable = None
+        self._last_key: Hashable = None
         self._last_found: tuple[AnyProgram, Notes] | None = None
         self._last_inputs: list[Tensor] = []
         self._last_rows: list[Tensor] = []
@@ -78,6 +79,7 @@ class Engine:
         updater = self.updater if self._trains else None
         if self._watch is None or not self._watch.stands() or (updater is not None and not updater.stands()):
             self._programs.clear()
+            self._last_key = None
             self._arrange()
             self._watch = Watch(self.model, self._beside)
         self._modes = self._watch.modes()
@@ -137,9 +139,11 @@ class Engine:
             return self._last_found  # the same tensors, filled anew
         signatures = _signature(batch.x), _signature(batch.y), _signature(batch.weight)
         key = kind, signatures, self._modes, _autocast(), rows_key()
-        found = self._programs.find(key, lambda: self._made(make))
+        found = self._last_found  # to compare with the last key is shorter than to look in all
+        if key != self._last_key or found is None:
+            found = self._programs.find(key, lambda: self._made(make))
         if found is not None:
-            self._last_batch, self._last_kind, self._last_found = batch, kind, found
+            self._last_batch, self._last_kind, self._last_key, self._last_found = batch, kind, key, found
             self._last_rows, self._last_inputs = rows, found[0].look([*_leaves(batch), *rows])
         return found
 

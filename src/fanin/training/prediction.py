@@ -170,8 +170,9 @@ class Prediction:
         return program, shapes[-1]
 
     def eager(self, x: Any) -> Any:
-        """The outputs without a program."""
-        with in_eval_mode(self.module.modules()), torch.no_grad():
+        """The outputs without a program; of a snapshot, with the weights that were copied."""
+        copies = {key: copy for key, (_, copy) in (self._copies or {}).items()}
+        with in_eval_mode(self.module.modules()), torch.no_grad(), swapped(self.module, copies):
             return self._call(x)
 
     def __call__(self, x: Any) -> Any:

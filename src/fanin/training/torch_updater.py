@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -20,8 +21,9 @@ _RULES: dict[tuple[bool, bool], Callable[..., None]] = {
     (False, False): torch_rules.fused_adam,
     (False, True): torch_rules.adam,
 }
-_FILLED = {"params", "lr", "initial_lr"}  # what is no option of a program
-_CHANGING = {"momentum", "betas", "weight_decay"}  # nor these, where they change all the time
+# Options that rules read beside the learning rate; schedulers may change some of them at each step.
+_FIXED = {True: ("dampening", "nesterov", "maximize"), False: ("eps", "amsgrad", "maximize")}
+_CHANGING = {True: ("momentum", "weight_decay"), False: ("betas", "weight_decay")}
 
 
 class TorchUpdater:
@@ -34,8 +36,9 @@ class TorchUpdater:
         self.slots: list[Slots] = []
         self.numbers: list[Tensor] = []
         self._is_sgd = type(optimizer) is torch.optim.SGD
+        self._fixed, self._changing = itemgetter(*_FIXED[self._is_sgd]), itemgetter(*_CHANGING[self._is_sgd])
         self._members: list[list[int]] = []
-        self._changing: list[tuple[float, ...]] = []  # options of each group, at the last step
+        self._last: list[Any] = []  # what may change, of each group at the last step
         self._cycled: set[int] = set()  # groups in which they changed from one step to the next
 
     @staticmethod
@@ -61,8 +64,8 @@ class TorchUpdater:
             for w in weights
         ]
         self._numbers = [
-            [torch.zeros((), dtype=torch.float64) for _ in ("lr", *_changing(group))]
-            for group in self.optimizer.param_groups
+            [torch.zeros((), dtype=torch.float64) for _ in range(3 if self._is_sgd else 4)]
+            for _ in self.optimizer.param_groups
         ]
         self.numbers = [number for numbers in self._numbers for number in numbers]
         self._members = self._look()
@@ -73,8 +76,7 @@ class TorchUpdater:
 
     def _look(self) -> list[list[int]]:
         members = [[*map(id, group["params"])] for group in self.optimizer.param_groups]
-        states = [*self.optimizer.state.values()]
-        return [*members, [*map(id, states)], [*map(id, chain.from_iterable(map(dict.values, states)))]]
+        return [*members, [*map(id, chain.from_iterable(map(dict.values, self.optimizer.state.values())))]]
 
     def _state(self, weight: Tensor, group: dict[str, Any]) -> Slots:
         """The state of one weight, made as torch makes it where there is none yet."""
@@ -93,21 +95,25 @@ class TorchUpdater:
     def next(self) -> Hashable:
         """As `Updater.next`: the options of all groups, in which of them they change, and where momentum begins."""
         groups = self.optimizer.param_groups
-        changing = [_changing(group) for group in groups]
-        self._cycled |= {i for i, (was, now) in enumerate(zip(self._changing, changing, strict=False)) if was != now}
-        self._changing = changing
-        cycled = frozenset(i for i in self._cycled if groups[i].get("momentum", 1))
-        kinds = []
-        for i, (group, (rate, *numbers)) in enumerate(zip(groups, self._numbers, strict=True)):
+        changing = [*map(self._changing, groups)]
+        if changing != self._last:
+            self._cycled |= {i for i, (was, now) in enumerate(zip(self._last, changing, strict=False)) if was != now}
+            self._last = changing
+        for (rate, *_), group in zip(self._numbers, groups, strict=True):
             rate.fill_(group["lr"])
-            filled = _FILLED
-            if i in cycled:
-                filled = _FILLED | _CHANGING
-                for number, value in zip(numbers, changing[i], strict=True):
-                    number.fill_(value)
-            kinds.append(tuple((name, value) for name, value in group.items() if name not in filled))
         fresh = tuple(id(w) in self._fresh for w in self.weights) if self._is_sgd else ()
-        return tuple(kinds), cycled, fresh
+        return tuple(map(self._fixed, groups)), tuple(self._settled(changing)), fresh
+
+    def _settled(self, changing: list[Any]) -> Iterator[Any]:
+        """For each group what may change, where it does not; where it does, None, and numbers are filled with it."""
+        for i, values in enumerate(changing):
+            momentum, decay = values
+            if i not in self._cycled or not momentum:
+                yield values
+                continue
+            for number, value in zip(self._numbers[i][1:], (*_listed(momentum), decay), strict=True):
+                number.fill_(value)
+            yield None
 
     def with_scale(self, loss: Tensor, numbers: list[Tensor]) -> Tensor:
         """As `Updater.with_scale`: the loss itself."""
@@ -117,29 +123,36 @@ class TorchUpdater:
         self, kind: Any, weights: list[Tensor], gradients: Gradients, slots: list[Slots], numbers: list[Tensor]
     ) -> None:
         """As `Updater.play`."""
-        options, cycled, fresh = kind
+        fixed, changing, fresh = kind
         of_group, given = iter(range(len(weights))), iter(numbers)
         for i, members in enumerate(self._groups):
-            group = {"decoupled_weight_decay": type(self.optimizer) is torch.optim.AdamW, **dict(options[i])}
+            group = dict(zip(_FIXED[self._is_sgd], fixed[i], strict=True))
+            group |= zip(_CHANGING[self._is_sgd], changing[i] or (), strict=changing[i] is not None)
+            group["decoupled_weight_decay"] = self._is_decoupled(i)
             own = [next(given) for _ in self._numbers[i]]
             places = [place for _, place in zip(members, of_group, strict=False) if gradients[place] is not None]
-            rule = _RULES[self._is_sgd, i in cycled]
+            rule = _RULES[self._is_sgd, changing[i] is None]
             for first in (True, False) if self._is_sgd else (False,):
                 chosen = [place for place in places if not self._is_sgd or fresh[place] is first]
                 if chosen:
                     found = [gradients[place].contiguous() for place in chosen]  # type: ignore[union-attr]
                     rule(group, own, [weights[p] for p in chosen], found, [slots[p] for p in chosen], first)
 
+    def _is_decoupled(self, place: int) -> bool:
+        """Whether weight decay acts on the weights of a group, as in AdamW, and not on its gradients."""
+        group = self.optimizer.param_groups[place]
+        return type(self.optimizer) is torch.optim.AdamW or group.get("decoupled_weight_decay", False)
+
     def done(self, kind: Any, has_gradient: Sequence[bool]) -> None:
         """As `Updater.done`."""
         torch.autograd.graph.increment_version(self.weights)
         self.optimizer._opt_called = True  # type: ignore[attr-defined]  # what torch's schedulers look for
-        for weight, had in zip(self.weights, has_gradient, strict=True):
+        for weight, had in zip(self.weights, has_gradient, strict=True) if self._fresh else ():
             if had and id(weight) in self._fresh:
                 self.optimizer.state[weight].update(self._fresh.pop(id(weight)))
                 self._members = self._look()
 
 
-def _changing(group: dict[str, Any]) -> tuple[float, ...]:
-    """What schedulers change beside the learning rate: SGD's momentum or Adam's betas, and weight decay."""
-    return (*([group["momentum"]] if "momentum" in group else group["betas"]), group["weight_decay"])
+def _listed(momentum: Any) -> tuple[float, ...]:
+    """SGD's momentum or Adam's betas as numbers in a row."""
+    return momentum if isinstance(momentum, tuple) else (momentum,)

@@ -59,6 +59,10 @@ def _gradient(weight: Tensor) -> tuple[bool, bool]:
     return weight.requires_grad, has_hooks(weight)
 
 
+# The same in C for weights that never had hooks; a dict of hooks that is there may be empty.
+_TRAINED_WITHOUT_HOOKS = attrgetter("requires_grad", "_backward_hooks", "_post_accumulate_grad_hooks")
+
+
 def _helpers(parts: list[nn.Module], beside: Iterable[Any]) -> list[Any]:
     """Objects other than modules that calls read: regularizers, constraints, and attributes of classes of one's own."""
     found = [*beside]
@@ -162,10 +166,14 @@ class Watch:
         self._addresses = [*map(Tensor.data_ptr, self._placed)]
         self._gradients = [*map(_gradient, tensors)]
         self._tensors = tensors
+        self._unhooked = [(trains, None, None) for trains, _ in self._gradients]
 
     def stands(self) -> bool:
         """Whether everything is as it was."""
-        return self.stands_for_calls() and [*map(_gradient, self._tensors)] == self._gradients
+        if not self.stands_for_calls():
+            return False
+        is_unhooked = [*map(_TRAINED_WITHOUT_HOOKS, self._tensors)] == self._unhooked
+        return is_unhooked or [*map(_gradient, self._tensors)] == self._gradients
 
     def stands_for_calls(self) -> bool:
         """Whether all that calls without gradients depend on is as it was."""

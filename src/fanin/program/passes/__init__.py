@@ -10,6 +10,7 @@ from fanin.program.passes.biases import sum_rows_by_product
 from fanin.program.passes.common import share_equal_results
 from fanin.program.passes.constants import mark_constants
 from fanin.program.passes.copies import drop_copies
+from fanin.program.passes.counters import mark_counters
 from fanin.program.passes.cross_entropy import simplify_cross_entropy
 from fanin.program.passes.draws import draw_words
 from fanin.program.passes.fusion import fuse_activations
@@ -42,6 +43,7 @@ PASSES: tuple[Pass, ...] = (
     rearrange_narrow_products,
     use_onednn,
     mark_small_products,
+    mark_counters,
     drop_unread,
 )
 

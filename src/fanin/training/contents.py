@@ -1,4 +1,8 @@
-"""What lists, dicts and sets hold, one level deep and by identity, so that a change of it is found and undone."""
+"""What lists, dicts and sets hold, one level deep and by identity, so that a change of it is found and undone.
+
+Of large ones, such as vocabularies, only the size is compared: looking at them before each step would take longer than
+the step.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 KINDS = (list, dict, set)
+_LARGE = 256
 Place = tuple[dict[str, Any], str, Any]  # an object's attributes, the name of one, and its value
 
 
@@ -18,37 +23,49 @@ class Contents:
     """
 
     def __init__(self, places: list[Place]):
-        self._places = places
-        self._containers = [value for *_, value in places]
-        self._inside = [[*_inside(value)] for value in self._containers]
-        self._identities = [id(one) for inside in self._inside for one in inside]
+        self._small = [(place, [*_inside(place[2])]) for place in places if len(place[2]) <= _LARGE]
+        self._large = [(place, len(place[2])) for place in places if len(place[2]) > _LARGE]
+        self._containers = [place[2] for place, _ in self._small]
+        self._identities = [id(one) for _, inside in self._small for one in inside]
 
     def stands(self) -> bool:
         """Whether each holds the objects that it held, in their order."""
-        if not self._containers:
-            return True
-        return [*map(id, chain.from_iterable(map(_inside, self._containers)))] == self._identities
+        if self._large and any(len(place[2]) != size for place, size in self._large):
+            return False
+        return (
+            not self._containers or [*map(id, chain.from_iterable(map(_inside, self._containers)))] == self._identities
+        )
 
     def moved(self) -> Iterator[Place]:
         """Those that hold something else."""
-        for place, inside in zip(self._places, self._inside, strict=True):
+        for place, inside in self._small:
             if [*map(id, _inside(place[2]))] != [*map(id, inside)]:
                 yield place
+        yield from (place for place, size in self._large if len(place[2]) != size)
 
     def restore(self) -> None:
-        """Put back what they held."""
-        for place, inside in zip(self._places, self._inside, strict=True):
+        """Put back what they held; of large ones, take away what came to the end."""
+        for place, inside in self._small:
+            if [*map(id, _inside(place[2]))] != [*map(id, inside)]:
+                _fill(place[2], inside)
+        for place, size in self._large:
             container = place[2]
-            if [*map(id, _inside(container))] == [*map(id, inside)]:
-                continue
-            container.clear()
             if type(container) is list:
-                container.extend(inside)
-            elif type(container) is set:
-                container.update(inside)
-            else:
-                half = len(inside) // 2
-                container.update(zip(inside[:half], inside[half:], strict=True))
+                del container[size:]
+            while type(container) is dict and len(container) > size:
+                container.popitem()
+
+
+def _fill(container: Any, inside: list[Any]) -> None:
+    """Put back what `_inside` gave."""
+    container.clear()
+    if type(container) is list:
+        container.extend(inside)
+    elif type(container) is set:
+        container.update(inside)
+    else:
+        half = len(inside) // 2
+        container.update(zip(inside[:half], inside[half:], strict=True))
 
 
 def _inside(container: Any) -> Iterable[Any]:

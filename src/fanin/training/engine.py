@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
+from fanin.errors import NotTraceableError
 from fanin.graph.tree import leaves
 from fanin.kernels.rows import rows_key, rows_tensors
 from fanin.program import Program
 from fanin.training.compiling import AnyProgram, Compiler, Notes
 from fanin.training.data import Batch
 from fanin.training.kinds import Kinds
+from fanin.training.patience import Patience
 from fanin.training.reasons import reason_for, warn_of
 from fanin.training.step import Step
 from fanin.training.sums import Sums
@@ -59,6 +61,7 @@ class Engine:
         self._compiler = Compiler(step, updater, sums, wants_loss, wants_outputs, make or Program)
         self._programs: Kinds[tuple[AnyProgram, Notes]] = Kinds()
         self._watch: Watch | None = None
+        self._patience = Patience()
         self._trains = self.is_ready = False  # whether there are weights, all of them made, and without hooks
         self._warned = False
         self._reason: str | None = None
@@ -78,6 +81,11 @@ class Engine:
         """See whether the model changed since its programs were made, and forget them if it did."""
         updater = self.updater if self._trains else None
         if self._watch is None or not self._watch.stands() or (updater is not None and not updater.stands()):
+            if self._watch is not None:
+                self._patience.changed()
+                if self._patience.is_lost:
+                    moved = self._watch.difference() or "something of the optimizer"
+                    self._explain(NotTraceableError(f"{moved} changes again and again"))
             self._programs.clear()
             self._last_key = None
             self._arrange()
@@ -109,6 +117,8 @@ class Engine:
         """One training step; None if nothing was done."""
         updater = self.updater
         if updater is None or not self.is_ready or not self._trains:
+            return None
+        if not self._patience.passed():
             return None
         kind = updater.next()
         found = self._program(("train", kind), batch, lambda: self._compiler.train(kind, batch))

@@ -9,10 +9,11 @@ Before every step, `stands` compares whole tuples, in C; `difference` then says 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from inspect import isroutine
+from itertools import chain
 from operator import attrgetter, is_, itemgetter
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from fanin.layers.layer import Layer
-from fanin.training.contents import KINDS, Contents
+from fanin.training.contents import KINDS, Contents, Place
+from fanin.training.referenced import Referenced, functions_of, is_own
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
 # What calls change by themselves, or what says nothing about the computation. `training` is part of a program's key.
@@ -44,9 +46,8 @@ _REGISTRIES = (
 )  # fmt: skip
 # Dicts and lists that are looked at in another way, or change only when parts do.
 _LOOKED_AT = {*_REGISTRIES, "_given", "_operations", "_taken"}
-# Objects of these packages do not change under way, or are looked at by their own names.
-_KNOWN_CODE = {"fanin", "torch", "numpy", *sys.stdlib_module_names}
 _TRAINING = attrgetter("training")
+_VALUE = attrgetter("cell_contents")
 
 
 def has_hooks(weight: Tensor) -> bool:
@@ -69,9 +70,20 @@ def _helpers(parts: list[nn.Module], beside: Iterable[Any]) -> list[Any]:
     for part in parts:
         own = part.__dict__
         found += [rule for kind in (REGULARIZERS, CONSTRAINTS) for rule in own.get(kind, {}).values()]
-        found += [value for value in own.values() if type(value).__module__.partition(".")[0] not in _KNOWN_CODE]
+        found += [value for value in own.values() if is_own(type(value))]
     known = {id(one): one for one in found if hasattr(one, "__dict__")}
     return [one for one in known.values() if not isinstance(one, type) and not isroutine(one)]
+
+
+def _functions(parts: list[nn.Module], helpers: list[Any], beside: Iterable[Any]) -> Iterable[Any]:
+    """All functions of one's own that calls run: methods, hooks, activations and the like, losses."""
+    for one in (*parts, *helpers, *beside):
+        yield from functions_of(one)
+    for part in parts:
+        hooks = (part.__dict__.get(name, {}).values() for name in _REGISTRIES if name.endswith("_hooks"))
+        for value in (*part.__dict__.values(), *chain.from_iterable(hooks)):
+            if isinstance(value, (FunctionType, MethodType)):
+                yield from functions_of(value)
 
 
 class Watch:
@@ -98,8 +110,12 @@ class Watch:
         ]
         self._helpers = _helpers(self._parts, beside)
         self._attributes += [(vars(one), name, value) for one in self._helpers for name, value in vars(one).items()]
+        referenced = Referenced(_functions(self._parts, self._helpers, beside))
+        self._cells = referenced.cells
+        self._attributes += referenced.places
+        inside: list[Place] = [({}, name, value) for _, name, value in self._cells]
         self._contents = Contents(
-            [place for place in self._attributes if type(place[2]) in KINDS and place[1] not in _LOOKED_AT]
+            [one for one in (*self._attributes, *inside) if type(one[2]) in KINDS and one[1] not in _LOOKED_AT]
         )
         registries = [part.__dict__.get(name) for part in self._parts for name in _REGISTRIES]
         self._sizes = [(registry, len(registry)) for registry in registries if registry is not None]
@@ -160,6 +176,7 @@ class Watch:
         self._empty = [registry for registry, size in self._sizes if not size]
         filled = [(registry, size) for registry, size in self._sizes if size]
         self._filled, self._lengths = [registry for registry, _ in filled], [size for _, size in filled]
+        self._closures, self._closed = [cell for cell, *_ in self._cells], [value for *_, value in self._cells]
         tensors = [weight for _, _, weight, *_ in self._weights]
         self._lazy = [weight for weight in tensors if is_lazy(weight)]
         self._placed = [weight for weight in tensors if not is_lazy(weight)]
@@ -191,6 +208,7 @@ class Watch:
                 and all(map(is_, map(dict.get, self._owners, self._names), self._values))
                 and [*map(Tensor.data_ptr, self._placed)] == self._addresses
                 and self._contents.stands()
+                and (not self._closures or all(map(is_, map(_VALUE, self._closures), self._closed)))
                 and (not self._lazy or all(map(is_lazy, self._lazy)))
             )
         except Exception:  # something is gone, or cannot be compared: whatever an `__eq__` of the user's raises
@@ -202,6 +220,9 @@ class Watch:
             for own, name, value in owners:
                 if own.get(name) is not value:
                     return f"the attribute {name!r} of {self._owner(own)}"
+        for cell, name, value in self._cells:
+            if cell.cell_contents is not value:
+                return f"the variable {name!r} of a closure"
         for own, name, _ in self._contents.moved():
             return f"what is in the attribute {name!r} of {self._owner(own)}"
         for part, kind in zip(self._parts, self._types, strict=True):
@@ -225,13 +246,17 @@ class Watch:
             if own is registry or any(value is registry for value in own.values()):
                 name = getattr(part, "name", path)
                 return f"layer {name!r} ({type(part).__name__})" if name else f"the module ({type(part).__name__})"
-        return next((type(one).__name__ for one in self._helpers if vars(one) is registry), "a layer")
+        if "__builtins__" in registry:
+            return f"the Python module {registry.get('__name__')!r}"
+        return next((type(one).__name__ for one in self._helpers if vars(one) is registry), "an object")
 
     def restore(self) -> None:
         """Undo what a call assigned to attributes."""
         for own, name, value in (*self._attributes, *self._empty_places):
             if own.get(name) is not value:
                 own[name] = value
+        for cell, _, value in self._cells:
+            cell.cell_contents = value
         self._contents.restore()
 
     def modes(self) -> tuple[bool, ...]:

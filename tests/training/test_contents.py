@@ -1,0 +1,58 @@
+"""What lists, dicts and sets hold is compared one level deep, and put back."""
+
+import pytest
+
+from fanin.training.contents import Contents
+
+
+def of(*containers):
+    return Contents([({}, f"name {place}", one) for place, one in enumerate(containers)])
+
+
+def names(contents):
+    return [name for _, name, _ in contents.moved()]
+
+
+CHANGES = {
+    "set": ([1, 2], lambda one: one.__setitem__(0, 3)),
+    "append": ([1, 2], lambda one: one.append(3)),
+    "order": ([1, 2], lambda one: one.reverse()),
+    "clear": ([1, 2], lambda one: one.clear()),
+    "value": ({"a": 1, "b": [2]}, lambda one: one.update(a=5)),
+    "key": ({"a": 1}, lambda one: one.update(b=1)),
+    "removed": ({"a": 1, "b": 2}, lambda one: one.pop("a")),
+    "added": ({1, 2}, lambda one: one.add(3)),
+    "large list": ([*range(1000)], lambda one: one.append(1)),
+    "large dict": ({number: number for number in range(1000)}, lambda one: one.update(new=1)),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_is_found_and_undone(name):
+    one, change = CHANGES[name]
+    before = one.copy()
+    contents = of([0], one, {})
+    assert contents.stands()
+    change(one)
+    assert not contents.stands()
+    assert names(contents) == ["name 1"]
+    contents.restore()
+    assert contents.stands()
+    assert one == before
+    if isinstance(one, dict):
+        assert list(one) == list(before)
+
+
+def test_equal_but_other_objects_are_a_change():
+    one = [[1.0]]
+    contents = of(one)
+    one[0] = [1.0]
+    assert not contents.stands()
+
+
+def test_what_lies_deeper_and_values_in_large_ones_are_not_seen():
+    inner, large = [1], [*range(1000)]
+    contents = of([inner], large)
+    inner.append(2)
+    large[0] = 5
+    assert contents.stands()

@@ -1,6 +1,7 @@
 """`compile_step` on plain torch modules, against the loops that it stands for."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -192,3 +193,22 @@ def test_arrays_and_sample_weights():
 def test_a_loss_that_is_none_is_refused(given):
     with pytest.raises((TypeError, ValueError)):
         compile_step(nn.Linear(2, 1), given, "sgd")
+
+
+def test_a_copy_of_a_step_has_a_module_and_an_optimizer_of_its_own():
+    torch.manual_seed(0)
+    module = MODULES["mlp"]()
+    step = compile_step(module, F.cross_entropy, torch.optim.Adam(module.parameters(), lr=0.1))
+    step(*data())
+    for other in (copy.deepcopy(step), pickle.loads(pickle.dumps(step))):
+        assert other.optimizer.param_groups[0]["params"][0] is next(other.module.parameters())
+        twin = copy.deepcopy(step)
+        assert torch.equal(other(*data(seed=1)), twin(*data(seed=1)))
+        assert torch.equal(flat(other.module), flat(twin.module))
+        assert not torch.equal(flat(other.module), flat(module))
+
+
+def test_an_optimizer_class_is_refused():
+    module = MODULES["mlp"]()
+    with pytest.raises(TypeError, match=r"such as torch.optim.Adam\(module.parameters\(\)\), found the class Adam"):
+        compile_step(module, F.cross_entropy, torch.optim.Adam)

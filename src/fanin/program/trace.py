@@ -7,6 +7,7 @@ The function runs once, on fake tensors: they have shapes and dtypes, but no val
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fanin.errors import NotTraceableError
+
+# Held while a module is traced, which puts other tensors into it, and while what it holds is looked at or run eagerly.
+TRACING = threading.RLock()
 
 # torch has no meta kernels for these, and would run them on real zeros as large as all weights and their state.
 for _name in ("_fused_adam_", "_fused_adamw_"):
@@ -69,7 +73,7 @@ def trace(
 
     Whatever `function` raises comes through. Tensors that it takes from elsewhere become static too.
     """
-    with torch.inference_mode(False), _without_log(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    with TRACING, torch.inference_mode(False), _without_log(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in (*static, *inputs)]
         memory = [one.untyped_storage()._cdata for one in fakes]
         module = make_fx(

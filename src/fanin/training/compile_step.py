@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -27,13 +28,23 @@ class CompiledStep:
     """One training step of a module, compiled for each kind of batch. Made by `compile_step`."""
 
     def __init__(self, module: nn.Module, loss: Any, optimizer: Any):
-        self.module = module
+        if isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer):
+            name = optimizer.__name__
+            raise TypeError(
+                f"compile_step: optimizer must be an optimizer, such as torch.optim.{name}(module.parameters()), found "
+                f"the class {name}."
+            )
+        self.module, self.loss = module, loss
         self.optimizer = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizers.get(optimizer)
+        self._lock = threading.RLock()  # one step at a time
         owner = loss if isinstance(loss, nn.Module) else getattr(loss, "__self__", None)
         whole = _WithLoss(module, owner) if isinstance(owner, nn.Module) else module
         beside = [] if whole is not module else [loss]
         self.step = Step(whole, _loss_function(loss), lambda sums, y, outputs, weight: [], beside)
         self.engine = Engine(self.step, updater_for(self.optimizer), Sums([], []), wants_loss=True)
+
+    def __reduce__(self) -> Any:
+        return CompiledStep, (self.module, self.loss, self.optimizer)  # a copy compiles its own
 
     @property
     def programs(self) -> list[AnyProgram]:
@@ -50,17 +61,18 @@ class CompiledStep:
 
         The step runs in train mode: parts that were put into eval mode by themselves stay so.
         """
-        module = self.module
         batch = Batch(x := _tensors(x), _tensors(y), _tensors(sample_weight), _rows(x))
-        was_training = module.training
-        if not was_training:
-            module.train()
-        try:
-            with flush_denormals():
-                return self._run(batch)
-        finally:
+        with self._lock:
+            module = self.module
+            was_training = module.training
             if not was_training:
-                module.eval()
+                module.train()
+            try:
+                with flush_denormals():
+                    return self._run(batch)
+            finally:
+                if not was_training:
+                    module.eval()
 
     def _run(self, batch: Batch) -> Tensor:
         self.engine.look()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from fanin import constraints
+from fanin.program.trace import TRACING
 from fanin.training.data import Batch
 from fanin.training.step import Result, State, Step
 from fanin.weights import CONSTRAINTS, each_fact
@@ -14,17 +15,18 @@ from fanin.weights import CONSTRAINTS, each_fact
 
 def train_eagerly(step: Step, state: State, optimizer: Any, batch: Batch) -> Result:
     """One step on the model's own tensors: loss and gradients, the optimizer's update, constraints."""
-    if isinstance(optimizer, torch.optim.Optimizer):
-        result = _torch_step(step, state, optimizer, batch)
-    else:
-        state.scale_loss = optimizer.scale_loss
-        result = step.train_live(state, batch)
-        names = list(result.gradients)
-        optimizer.apply([state.parameters[name] for name in names], [result.gradients[name] for name in names])
-    model = step.objective.model
-    if any(True for _ in each_fact(model, CONSTRAINTS)):
-        constraints.apply(model)
-    return result
+    with TRACING:
+        if isinstance(optimizer, torch.optim.Optimizer):
+            result = _torch_step(step, state, optimizer, batch)
+        else:
+            state.scale_loss = optimizer.scale_loss
+            result = step.train_live(state, batch)
+            names = list(result.gradients)
+            optimizer.apply([state.parameters[name] for name in names], [result.gradients[name] for name in names])
+        model = step.objective.model
+        if any(True for _ in each_fact(model, CONSTRAINTS)):
+            constraints.apply(model)
+        return result
 
 
 def _torch_step(step: Step, state: State, optimizer: torch.optim.Optimizer, batch: Batch) -> Result:

@@ -14,6 +14,7 @@ from fanin.errors import NotTraceableError
 from fanin.graph.tree import leaves
 from fanin.kernels.rows import rows_key, rows_tensors
 from fanin.program import Program
+from fanin.program.trace import TRACING
 from fanin.training.compiling import AnyProgram, Compiler, Notes
 from fanin.training.data import Batch
 from fanin.training.kinds import Kinds
@@ -79,6 +80,10 @@ class Engine:
 
     def look(self) -> None:
         """See whether the model changed since its programs were made, and forget them if it did."""
+        with TRACING:
+            self._look()
+
+    def _look(self) -> None:
         updater = self.updater if self._trains else None
         if self._watch is None or not self._watch.stands() or (updater is not None and not updater.stands()):
             if self._watch is not None:
@@ -151,7 +156,8 @@ class Engine:
         key = kind, signatures, self._modes, _autocast(), rows_key()
         found = self._last_found  # to compare with the last key is shorter than to look in all
         if key != self._last_key or found is None:
-            found = self._programs.find(key, lambda: self._made(make))
+            with TRACING:
+                found = self._programs.find(key, lambda: self._made(make))
         if found is not None:
             self._last_batch, self._last_kind, self._last_key, self._last_found = batch, kind, key, found
             self._last_rows, self._last_inputs = rows, found[0].look([*_leaves(batch), *rows])

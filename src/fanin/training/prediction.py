@@ -18,7 +18,7 @@ from fanin.program import Program
 from fanin.program.apart import rows_stay_apart
 from fanin.program.effects import tensors_of
 from fanin.program.passes import FOR_GOOD, UNTIL_PREPARED, TracedPass
-from fanin.program.trace import trace
+from fanin.program.trace import TRACING, trace
 from fanin.training.kinds import Kinds
 from fanin.training.swapped import swapped
 from fanin.training.traceable import nothing_moves
@@ -65,12 +65,14 @@ class Prediction:
 
     def look(self) -> None:
         """Forget the programs if the module changed since they were made."""
-        if self._watch is None or not self._watch.stands_for_calls():
-            self._programs.clear()
-            self._by_shape.clear()
-            self._at_once.clear()
-            self._watch = Watch(self.module)
-        for program in self.programs:
+        with TRACING:
+            if self._watch is None or not self._watch.stands_for_calls():
+                self._programs.clear()
+                self._by_shape.clear()
+                self._at_once.clear()
+                self._watch = Watch(self.module)
+            programs = self.programs
+        for program in programs:
             program.prepare()
 
     def known(self, x: Any) -> tuple[ForArray, Any] | None:
@@ -104,7 +106,8 @@ class Prediction:
         what `inputs` gives."""
         inputs, structure = pytree.tree_flatten(x)
         key = structure, rows_key(), tuple((one.shape, one.dtype, one.device, one.stride()) for one in inputs)
-        return self._programs.find(key, lambda: self._compile(inputs, structure))
+        with TRACING:
+            return self._programs.find(key, lambda: self._compile(inputs, structure))
 
     def inputs(self, x: Any) -> list[Tensor]:
         """What a program takes: the leaves of x, and which adapter acts in which row."""
@@ -114,9 +117,10 @@ class Prediction:
         """How many rows suit the processor's caches in one run, if rows do not see each other; else None."""
         inputs, structure = pytree.tree_flatten(x)
         key = structure, rows_key(), tuple((one.shape[1:], one.dtype, one.device) for one in inputs)
-        if key not in self._at_once:
-            self._at_once[key] = self._look_at_rows(inputs, structure)
-        return self._at_once[key]
+        with TRACING:
+            if key not in self._at_once:
+                self._at_once[key] = self._look_at_rows(inputs, structure)
+            return self._at_once[key]
 
     def _look_at_rows(self, inputs: list[Tensor], structure: Any) -> int | None:
         if rows_key() is not None or any(one.device.type != "cpu" for one in inputs):
@@ -172,7 +176,7 @@ class Prediction:
     def eager(self, x: Any) -> Any:
         """The outputs without a program; of a snapshot, with the weights that were copied."""
         copies = {key: copy for key, (_, copy) in (self._copies or {}).items()}
-        with in_eval_mode(self.module.modules()), torch.no_grad(), swapped(self.module, copies):
+        with TRACING, in_eval_mode(self.module.modules()), torch.no_grad(), swapped(self.module, copies):
             return self._call(x)
 
     def __call__(self, x: Any) -> Any:

@@ -1,0 +1,77 @@
+"""Threads that share a model: each kind of call is compiled once, the others wait."""
+
+import copy
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from compile_step_cases import MODULES, data
+from torch import nn
+
+import fanin
+from fanin import compile_step
+from fanin.layers import BatchNormalization, Dense
+
+
+@pytest.fixture(autouse=True)
+def often():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    yield
+    sys.setswitchinterval(before)
+
+
+def at_once(work, threads=4):
+    """Run `work(number)` in several threads that start together; what they raised."""
+    errors, barrier = [], threading.Barrier(threads)
+
+    def run(number):
+        barrier.wait()
+        try:
+            work(number)
+        except Exception as error:
+            errors.append(error)
+
+    running = [threading.Thread(target=run, args=(number,)) for number in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    return errors
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_predict(seed):
+    fanin.utils.set_random_seed(seed)
+    model = fanin.Sequential([fanin.Input((6,)), Dense(8, "relu"), BatchNormalization(), Dense(2)])
+    x = np.random.default_rng(seed).normal(size=(200, 6)).astype("float32")
+    with torch.no_grad():
+        expected = model(torch.from_numpy(x)).numpy()
+
+    def work(number):
+        for turn in range(6):
+            rows = (number * 7 + turn * 13) % 200 + 1
+            np.testing.assert_allclose(model.predict(x[:rows], verbose=0), expected[:rows], rtol=1e-4, atol=1e-5)
+
+    assert not at_once(work)
+    assert all(type(weight) is nn.Parameter for weight in model.parameters())
+
+
+def test_one_step():
+    module = MODULES["mlp"]()
+    step = compile_step(module, F.cross_entropy, torch.optim.SGD(module.parameters(), lr=0.01))
+    x, y = data()
+    assert not at_once(lambda number: [step(x[: number + 2], y[: number + 2]) for _ in range(10)])
+    assert len(step.programs) == 4
+
+
+def test_steps_of_several_modules():
+    modules = [copy.deepcopy(module) for module in [MODULES["mlp"]()] * 4]
+    steps = [compile_step(one, F.cross_entropy, torch.optim.SGD(one.parameters(), lr=0.1)) for one in modules]
+    x, y = data()
+    assert not at_once(lambda number: [steps[number](x, y) for _ in range(10)])
+    for one in modules[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(modules[0].parameters(), one.parameters(), strict=True))

@@ -13,7 +13,7 @@ from torch import nn
 import fanin
 from fanin import compile_step
 from fanin.training.patience import Patience
-from fanin.training.referenced import Referenced, functions_of
+from fanin.training.referenced import Referenced
 
 FACTOR = 1.0
 FACTORS = [1.0]
@@ -171,16 +171,63 @@ def test_what_functions_read():
     def function(x):
         return x * own.factor * FACTOR + torch.ones(()).sum() + by_list.__name__.__len__()
 
-    found = Referenced(functions_of(function))
+    found = Referenced([function])
     assert {name for _, name, _ in found.places} == {"FACTOR", "FACTORS", "factor"}  # by_list reads FACTORS
     assert [(name, value) for _, name, value in found.cells] == [("own", own)]
 
 
-def test_functions_of_libraries_are_not_looked_at():
-    assert not list(functions_of(torch.relu))
-    assert not list(functions_of(nn.Linear(1, 1)))
-    assert not list(functions_of(fanin.layers.Dense(1)))
-    assert [one.__name__ for one in functions_of(Scaling())] == ["scaled", "forward"]
+class Logging(nn.Module):
+    """A module in which a training loop keeps numbers that calls do not read."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+        self.losses, self.step, self.factor, self.offsets = [], 0, 1.0, [0.0]
+
+    @property
+    def offset(self):
+        return self.offsets[0]
+
+    def plot(self):
+        return list(self.losses)
+
+    def scaled(self, x):
+        return x * self.factor + self.offset
+
+    def forward(self, x):
+        return self.scaled(self.linear(x))
+
+
+class ByName(Logging):
+    def scaled(self, x):
+        return x * getattr(self, "fac" + "tor")
+
+
+def test_only_what_calls_reach_counts():
+    module = Logging()
+    read = Referenced([module])
+    names = ("losses", "step", "factor", "offsets", "training")
+    assert [read.reads(module, name) for name in names] == [False, False, True, True, True]
+    assert Referenced([ByName()]).reads(ByName(), "step")  # anything may be meant
+    assert Referenced([nn.Linear(1, 1)]).reads(nn.Linear(1, 1), "in_features")
+    layer = type("Own", (fanin.layers.Dense,), {"__module__": "own"})(2)
+    assert Referenced([layer]).reads(layer, "activation")
+
+
+def test_what_a_loop_keeps_in_a_module_does_not_count():
+    module = Logging()
+    step = compile_step(module, F.cross_entropy, torch.optim.SGD(module.parameters(), lr=0.1))
+    x, y = torch.randn(8, 6), torch.arange(8) % 3
+    made = set()
+    for _ in range(12):
+        module.losses.append(step(x, y).item())
+        module.step += 1
+        made |= {id(program) for program in step.programs}
+    assert len(made) == 1
+    module.offsets[0] = 1.0
+    with torch.no_grad():
+        expected = F.cross_entropy(module(x), y)
+    torch.testing.assert_close(step(x, y), expected)
 
 
 def test_a_variable_that_changes_at_each_step():

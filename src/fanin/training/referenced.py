@@ -1,4 +1,8 @@
-"""Global variables and closures that functions of one's own read: what they hold is frozen into a program, too."""
+"""What code of one's own reads beside its arguments: global variables, closures, and attributes of its objects.
+
+A program holds all of that. Only what calls can reach counts: the names in `forward`, in the functions and methods that
+it names, and so on; a list of losses that the training loop keeps in a module does not.
+"""
 
 from __future__ import annotations
 
@@ -7,68 +11,93 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from types import (
-    BuiltinFunctionType,
-    CellType,
-    CodeType,
-    FunctionType,
-    MethodType,
-    ModuleType,
-    SimpleNamespace,
-)  # fmt: skip
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
+
+from torch import nn
 
 from fanin.training.contents import Place
 
 # Code of these packages reads no variable that changes.
-KNOWN_CODE = {"fanin", "torch", "numpy", *sys.stdlib_module_names}
+_KNOWN_CODE = {"fanin", "torch", "numpy", *sys.stdlib_module_names}
+_CALLS = {"forward", "call", "__call__"}
+_BY_ANY_NAME = {"getattr", "vars", "__dict__", "eval", "exec", "attrgetter"}
 Cell = tuple[CellType, str, Any]  # a variable of a closure, its name, and its value
 
 
 def is_own(one: Any) -> bool:
-    """Whether a class or a function is of one's own code, as far as its package tells."""
-    return str(getattr(one, "__module__", "")).partition(".")[0] not in KNOWN_CODE
-
-
-def functions_of(one: Any) -> Iterator[FunctionType]:
-    """The functions of one's own that calls of an object may run: itself, or the methods of its class."""
-    if isinstance(one, MethodType):
-        yield from functions_of(one.__func__)
-    elif isinstance(one, FunctionType):
-        if is_own(one):
-            yield one
-    else:
-        for kind in type(one).__mro__ if is_own(type(one)) else ():
-            if is_own(kind):
-                yield from (f for name, f in vars(kind).items() if isinstance(f, FunctionType) and name != "__init__")
+    """Whether a class or a function is of one's own code, as far as its package tells; what was generated has none."""
+    package = str(getattr(one, "__module__", None) or "").partition(".")[0]
+    return bool(package) and package not in _KNOWN_CODE
 
 
 class Referenced:
-    """What functions, and those that they call, read beside their arguments.
+    """What calls of some objects read.
 
-    Modules, classes and functions are left out: one does not assign others.
+    Args:
+        objects: modules, losses, functions, whatever is called.
 
     Attributes:
-        places: global variables; and attributes of objects that variables hold, as far as the functions name them.
-        cells: variables of closures.
+        places: global variables, and attributes of objects that variables hold. Modules, classes and functions are left
+            out: one does not assign others.
+        cells: variables of closures, likewise.
     """
 
-    def __init__(self, functions: Iterable[FunctionType]):
+    def __init__(self, objects: Iterable[Any]):
         self._places: dict[tuple[int, str], Place] = {}
         self._cells: dict[int, Cell] = {}
-        names: set[str] = set()
-        waiting, known = list(functions), set[int]()
+        self._names: set[str] = set()
+        self._methods: dict[str, list[FunctionType]] = {}  # those that no call has named yet
+        waiting, known = list(self._entries(objects)), set[int]()
         while waiting:
             function = waiting.pop()
             if id(function) not in known:
                 known.add(id(function))
-                names |= _names(function.__code__)
-                found = [*self._read_globals(function), *self._read_closure(function)]
-                waiting += [value for value in found if isinstance(value, FunctionType) and is_own(value)]
-        for value in [place[2] for place in self._places.values()] + [cell[2] for cell in self._cells.values()]:
-            own = vars(value) if _has_options(value) else {}
-            self._places |= {(id(own), name): (own, name, one) for name, one in own.items() if name in names}
+                waiting += self._follow(function)
+        held = [place[2] for place in self._places.values()] + [cell[2] for cell in self._cells.values()]
+        for one in filter(_has_options, held):
+            own = vars(one)
+            self._places |= {(id(own), name): (own, name, own[name]) for name in filter(self._is_named, own)}
         self.places, self.cells = list(self._places.values()), list(self._cells.values())
+
+    def reads(self, one: Any, name: str) -> bool:
+        """Whether calls may read this attribute of an object."""
+        kind = type(one)
+        if not is_own(kind) or self._is_named(name):
+            return True
+        return any(name in _names_in_class(base) for base in kind.__mro__ if not is_own(base))
+
+    def _is_named(self, name: str) -> bool:
+        return name in self._names or not self._names.isdisjoint(_BY_ANY_NAME)
+
+    def _entries(self, objects: Iterable[Any]) -> Iterator[FunctionType]:
+        """The functions that a call of these objects runs first. Their other methods wait to be named."""
+        seen: set[int] = set()
+        for one in objects:
+            one = one.__func__ if isinstance(one, MethodType) else one
+            if isinstance(one, FunctionType):
+                if is_own(one):
+                    yield one
+                continue
+            bases = [base for base in type(one).__mro__ if not is_own(base)]
+            for kind in type(one).__mro__:
+                if not is_own(kind) or id(kind) in seen:
+                    continue
+                seen.add(id(kind))
+                for name, function in _functions_in(kind):
+                    is_known = name in _CALLS or any(name in vars(base) for base in bases)
+                    if is_known and name != "__init__":
+                        yield function
+                    else:
+                        self._methods.setdefault(name, []).append(function)
+
+    def _follow(self, function: FunctionType) -> list[FunctionType]:
+        """Note what a function reads; returns the functions of one's own that it names."""
+        new = _names(function.__code__) - self._names
+        self._names |= new
+        found = [*self._read_globals(function), *self._read_closure(function)]
+        further = [one for one in found if isinstance(one, FunctionType) and is_own(one)]
+        return further + [method for name in new for method in self._methods.pop(name, ())]
 
     def _read_globals(self, function: FunctionType) -> Iterator[Any]:
         own = function.__globals__
@@ -89,17 +118,30 @@ class Referenced:
                 self._cells[id(cell)] = cell, name, value
 
 
+def _functions_in(kind: type) -> Iterator[tuple[str, FunctionType]]:
+    """The methods and properties that a class itself defines, by name."""
+    for name, one in vars(kind).items():
+        one = one.fget if isinstance(one, property) else getattr(one, "__func__", one)
+        if isinstance(one, FunctionType):
+            yield name, one
+
+
 @lru_cache(1024)
-def _globals(code: CodeType) -> set[str]:
+def _names_in_class(kind: type) -> frozenset[str]:
+    return frozenset().union(*(_names(function.__code__) for _, function in _functions_in(kind)))
+
+
+@lru_cache(1024)
+def _globals(code: CodeType) -> frozenset[str]:
     """The names of global variables that code reads or writes, the functions inside it included."""
     found = {one.argval for one in dis.get_instructions(code) if one.opname in ("LOAD_GLOBAL", "STORE_GLOBAL")}
-    return found.union(*(_globals(one) for one in code.co_consts if isinstance(one, CodeType)))
+    return frozenset(found).union(*(_globals(one) for one in code.co_consts if isinstance(one, CodeType)))
 
 
 @lru_cache(1024)
-def _names(code: CodeType) -> set[str]:
-    """All names of attributes in code, the functions inside it included."""
-    return set(code.co_names).union(*(_names(one) for one in code.co_consts if isinstance(one, CodeType)))
+def _names(code: CodeType) -> frozenset[str]:
+    """All names in code, of attributes and global variables, the functions inside it included."""
+    return frozenset(code.co_names).union(*(_names(one) for one in code.co_consts if isinstance(one, CodeType)))
 
 
 def _is_data(value: Any) -> bool:
@@ -107,5 +149,6 @@ def _is_data(value: Any) -> bool:
 
 
 def _has_options(value: Any) -> bool:
-    """Whether an object is of one's own class, or made to hold options."""
-    return hasattr(value, "__dict__") and (is_own(type(value)) or isinstance(value, (Namespace, SimpleNamespace)))
+    """Whether an object is of one's own class, or made to hold options; modules have too many attributes to compare."""
+    is_meant = is_own(type(value)) and not isinstance(value, nn.Module)
+    return hasattr(value, "__dict__") and (is_meant or isinstance(value, (Namespace, SimpleNamespace)))

@@ -22,7 +22,7 @@ from torch.nn.parameter import is_lazy
 
 from fanin.layers.layer import Layer
 from fanin.training.contents import KINDS, Contents, Place
-from fanin.training.referenced import Referenced, functions_of, is_own
+from fanin.training.referenced import Referenced, is_own
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
 # What calls change by themselves, or what says nothing about the computation. `training` is part of a program's key.
@@ -75,15 +75,13 @@ def _helpers(parts: list[nn.Module], beside: Iterable[Any]) -> list[Any]:
     return [one for one in known.values() if not isinstance(one, type) and not isroutine(one)]
 
 
-def _functions(parts: list[nn.Module], helpers: list[Any], beside: Iterable[Any]) -> Iterable[Any]:
-    """All functions of one's own that calls run: methods, hooks, activations and the like, losses."""
-    for one in (*parts, *helpers, *beside):
-        yield from functions_of(one)
+def _functions(parts: list[nn.Module]) -> Iterable[Any]:
+    """Functions that modules have as attributes, such as activations, and hooks."""
     for part in parts:
         hooks = (part.__dict__.get(name, {}).values() for name in _REGISTRIES if name.endswith("_hooks"))
         for value in (*part.__dict__.values(), *chain.from_iterable(hooks)):
             if isinstance(value, (FunctionType, MethodType)):
-                yield from functions_of(value)
+                yield value
 
 
 class Watch:
@@ -102,17 +100,16 @@ class Watch:
         )
         self._parts = list(module.modules())
         self._types = [type(part) for part in self._parts]
-        self._attributes = [
-            (part.__dict__, name, value)
-            for part in self._parts
-            for name, value in part.__dict__.items()
-            if name not in skipped
-        ]
         self._helpers = _helpers(self._parts, beside)
-        self._attributes += [(vars(one), name, value) for one in self._helpers for name, value in vars(one).items()]
-        referenced = Referenced(_functions(self._parts, self._helpers, beside))
-        self._cells = referenced.cells
-        self._attributes += referenced.places
+        read = Referenced([*self._parts, *self._helpers, *_functions(self._parts), *beside])
+        self._attributes = [
+            (vars(one), name, value)
+            for one in (*self._parts, *self._helpers)
+            for name, value in vars(one).items()
+            if name not in skipped and read.reads(one, name)
+        ]
+        self._cells = read.cells
+        self._attributes += read.places
         inside: list[Place] = [({}, name, value) for _, name, value in self._cells]
         self._contents = Contents(
             [one for one in (*self._attributes, *inside) if type(one[2]) in KINDS and one[1] not in _LOOKED_AT]

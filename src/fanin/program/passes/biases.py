@@ -6,7 +6,7 @@ import torch
 from torch import fx
 
 from fanin.program.effects import aten
-from fanin.program.passes.rewrite import same_layout
+from fanin.program.passes.rewrite import added, filled, replace
 
 _MOST_NUMBERS = 1 << 16  # beyond, both wait for memory, and a sum in parts loses fewer digits
 
@@ -23,16 +23,6 @@ def sum_rows_by_product(graph: fx.Graph) -> None:
         if matrix.numel() > _MOST_NUMBERS or not matrix.is_contiguous():
             continue
         with graph.inserting_before(node):
-            ones = graph.call_function(
-                aten.full.default, ([1, matrix.shape[0]], 1.0), {"dtype": matrix.dtype, "device": matrix.device}
-            )
-            product = graph.call_function(aten.mm.default, (ones, node.args[0]))
-        with matrix.fake_mode:
-            ones.meta["val"] = torch.empty(1, matrix.shape[0], dtype=matrix.dtype, device=matrix.device)
-            product.meta["val"] = torch.empty_strided(
-                value.shape, value.stride(), dtype=value.dtype, device=value.device
-            )
-        ones.meta["constant"] = True
-        assert same_layout(product, node)
-        node.replace_all_uses_with(product)
-        graph.erase_node(node)
+            ones = filled(graph, [1, matrix.shape[0]], 1.0, matrix)
+            ones.meta["constant"] = True
+            replace(node, added(graph, aten.mm.default, ones, node.args[0]))

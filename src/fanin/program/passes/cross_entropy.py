@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from fanin.program.effects import aten, is_getitem
-from fanin.program.passes.rewrite import declare
+from fanin.program.passes.rewrite import added, declare, filled, replace
 
 _NO_LABEL = -(1 << 62)  # an `ignore_index` that no label is
 
@@ -45,8 +45,7 @@ def _simplify_loss(graph: fx.Graph, mean: fx.Node) -> None:
     with graph.inserting_before(forward):
         loss = graph.call_function(aten.nll_loss.default, (*forward.args[:2], None, 1, forward.args[4]))
     declare(loss, mean.meta["val"])
-    mean.replace_all_uses_with(loss)
-    graph.erase_node(mean)
+    replace(mean, loss)
 
 
 def _simplify_gradient(graph: fx.Graph, node: fx.Node) -> None:
@@ -63,19 +62,11 @@ def _simplify_gradient(graph: fx.Graph, node: fx.Node) -> None:
         return
     rows = value.shape[0]
     with graph.inserting_before(node):
-        likely = graph.call_function(aten.exp.default, (outputs,))
-        column = graph.call_function(aten.unsqueeze.default, (labels, 1))
-        ones = graph.call_function(aten.full.default, ([rows, 1], -1.0), {"dtype": value.dtype, "device": value.device})
-        wrong = graph.call_function(aten.scatter_add_.default, (likely, 1, column, ones))
-        gradient = graph.call_function(aten.mul.Tensor, (wrong, number))
-    with value.fake_mode:
-        declare(likely, torch.empty_like(value))
-        declare(column, labels.meta["val"].unsqueeze(1))  # type: ignore[union-attr]
-        declare(ones, torch.empty(rows, 1, dtype=value.dtype, device=value.device))
-    declare(wrong, likely.meta["val"])
-    declare(gradient, value)
-    node.replace_all_uses_with(gradient)
-    graph.erase_node(node)
+        likely, column = added(graph, aten.exp.default, outputs), added(graph, aten.unsqueeze.default, labels, 1)
+        ones = filled(graph, [rows, 1], -1.0, value)
+        wrong = added(graph, aten.scatter_add_.default, likely, 1, column, ones)
+        gradient = added(graph, aten.mul.Tensor, wrong, number)
+    replace(node, gradient)
     graph.erase_node(picked)
 
 

@@ -7,15 +7,12 @@ about 200 GFLOP/s in MKL, these at 10 to 30.
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import fx
 
 from fanin.program.effects import aten
 from fanin.program.matmul import PRODUCTS, multiplications
 from fanin.program.passes.products import by_onednn, onednn_takes, prefers_onednn
-from fanin.program.passes.rewrite import added, declare, replace
+from fanin.program.passes.rewrite import added, declare_new, replace
 
 _LEAST = 2_000_000  # multiplications; below, oneDNN's way to its kernels takes too long
 _FEW = range(2, 16)  # columns; MKL is good at one
@@ -51,7 +48,5 @@ def _turned(graph: fx.Graph, node: fx.Node, x: fx.Node, kernel: fx.Node) -> fx.N
     left, right = added(graph, aten.t.default, kernel), added(graph, aten.t.default, x)
     product = by_onednn(graph, node.target, left, right)
     result = graph.call_function(aten.clone.default, (added(graph, aten.t.default, product),))
-    value: Any = node.meta["val"]
-    with value.fake_mode:
-        declare(result, torch.empty(value.shape, dtype=value.dtype))
+    declare_new(result, node.meta["val"].shape, node.meta["val"])
     return result

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, fx
 
 from fanin.program.effects import Changes, aten, is_view
-from fanin.program.matmul import ADDMM_RELU, PRODUCTS
-from fanin.program.passes.products import is_row, linear_pointwise, prefers_onednn
-from fanin.program.passes.rewrite import added, declare, replace
+from fanin.program.matmul import PRODUCTS
+from fanin.program.passes.products import is_row, linear, linear_pointwise, prefers_onednn
+from fanin.program.passes.rewrite import declare, replace
 from fanin.program.trace import Traced
 
 _LEAST = {torch.bfloat16: 1 << 16, torch.float32: 1 << 18}  # numbers in a weight
@@ -42,10 +42,7 @@ def pack_weights(traced: Traced) -> None:
             packed = traced.graph.call_function(pack, (kernel, x.meta["val"].shape[0]))
             declare(packed, kernel.meta["val"].t())
             packed.meta["packed"] = True
-            result = traced.graph.call_function(linear_pointwise(), (x, packed, bias, "none", [], ""))
-            declare(result, node.meta["val"])
-            if node.target == ADDMM_RELU:  # apart: oneDNN's makes 0 of NaN
-                result = added(traced.graph, aten.relu_.default, result)
+            result = linear(traced.graph, node.target, x, packed, bias)
         replace(node, result)
 
 

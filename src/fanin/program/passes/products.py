@@ -15,7 +15,7 @@ from torch import fx
 
 from fanin.program.effects import aten
 from fanin.program.matmul import ADDMM_RELU, PRODUCTS, multiplications
-from fanin.program.passes.rewrite import added, declare, replace
+from fanin.program.passes.rewrite import added, declare_new, replace
 
 _LEAST_FLOPS = 5e7
 
@@ -47,11 +47,13 @@ def is_row(bias: Any, units: int) -> bool:
 
 def by_onednn(graph: fx.Graph, target: Any, x: fx.Node, kernel: fx.Node, bias: Any = None) -> fx.Node:
     """x @ kernel + bias, with relu where `target` has it."""
-    turned = added(graph, aten.t.default, kernel)
-    result = graph.call_function(linear_pointwise(), (x, turned, bias, "none", [], ""))
-    rows, units = x.meta["val"].shape[0], kernel.meta["val"].shape[1]
-    with x.meta["val"].fake_mode:
-        declare(result, torch.empty(rows, units, dtype=x.meta["val"].dtype))
+    return linear(graph, target, x, added(graph, aten.t.default, kernel), bias)
+
+
+def linear(graph: fx.Graph, target: Any, x: fx.Node, weight: fx.Node, bias: Any) -> fx.Node:
+    """x @ t(weight) + bias, with relu where `target` has it; the weight may be packed."""
+    result = graph.call_function(linear_pointwise(), (x, weight, bias, "none", [], ""))
+    declare_new(result, [x.meta["val"].shape[0], weight.meta["val"].shape[0]], x.meta["val"])
     # relu apart: oneDNN's makes 0 of NaN
     return added(graph, aten.relu_.default, result) if target == ADDMM_RELU else result
 

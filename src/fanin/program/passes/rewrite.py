@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx
+
+from fanin.program.effects import aten
 
 
 def replace(old: fx.Node, new: fx.Node) -> None:
@@ -25,6 +29,20 @@ def same_layout(first: fx.Node, second: fx.Node) -> bool:
 def declare(node: fx.Node, value: Any) -> None:
     """Say what a new node gives: a fake tensor with its shape, dtype and strides."""
     node.meta["val"] = value
+
+
+def declare_new(node: fx.Node, shape: Sequence[int], like: Any) -> None:
+    """Say that a node gives a new tensor without gaps, of the dtype and on the device of the fake tensor `like`."""
+    with like.fake_mode:
+        declare(node, torch.empty(shape, dtype=like.dtype, device=like.device))
+
+
+def filled(graph: fx.Graph, shape: Sequence[int], number: float, like: Any) -> fx.Node:
+    """A new node: the same number everywhere, in the dtype and on the device of the fake tensor `like`."""
+    options = {"dtype": like.dtype, "device": like.device}
+    node = graph.call_function(aten.full.default, (list(shape), number), options)
+    declare_new(node, shape, like)
+    return node
 
 
 def added(graph: fx.Graph, target: Any, *args: Any, **kwargs: Any) -> fx.Node:

@@ -22,7 +22,7 @@ from torch import Tensor, fx
 
 from fanin.program.effects import Changes, aten, changed, draws
 from fanin.program.matmul import multiplications
-from fanin.program.passes.rewrite import added, declare, replace
+from fanin.program.passes.rewrite import added, declare_new, replace
 from fanin.program.passes.small import LARGEST as LARGEST_BY_NUMPY
 
 # Numbers in a weight: a small one is fetched in less time than it is divided, a large one does not stay in the caches.
@@ -122,8 +122,7 @@ def _pointwise(graph: fx.Graph, target: Any, args: Any, beside: fx.Node) -> fx.N
         if isinstance(one, fx.Node) and one not in views:
             views[one] = added(graph, aten.view.default, one, [*one.meta["val"].shape[:-1], parts, size])
     result = added(graph, target, *fx.map_arg(args, views.__getitem__))
-    with beside.meta["val"].fake_mode:
-        declare(result, torch.empty(shape, dtype=beside.meta["val"].dtype))
+    declare_new(result, shape, beside.meta["val"])
     return added(graph, aten.view.default, result, [batch, parts * size])
 
 

@@ -58,6 +58,22 @@ class FillsEmptyBuffer(Body):
         return self.linear(x - self.mean)
 
 
+class SparseBuffer(Body):
+    def setup(self):
+        self.register_buffer("graph", torch.eye(8, dtype=torch.float64).flip(0).to_sparse())
+
+    def forward(self, x):
+        return torch.sparse.mm(self.graph, self.linear(x))
+
+
+class SparseAttribute(Body):
+    def setup(self):
+        self.graph = torch.eye(8, dtype=torch.float64).flip(0).to_sparse()
+
+    def forward(self, x):
+        return torch.sparse.mm(self.graph, self.linear(x))
+
+
 class ChangesInPlace(Body):
     def setup(self):
         self.mean = torch.zeros(6, dtype=torch.float64)  # no buffer
@@ -231,7 +247,7 @@ def run(make, loss, change, compiled):
                 found.append(value.detach())
     tensors = [*module.parameters(), *module.buffers(), *owner.parameters(), *owner.buffers(), *more]
     tensors += [value for state in optimizer.state.values() for value in state.values()]
-    numbers = torch.cat([one.detach().double().reshape(-1) for one in (torch.stack(found), *tensors)])
+    numbers = torch.cat([one.detach().to_dense().double().reshape(-1) for one in (torch.stack(found), *tensors)])
     eager = [str(one.message) for one in caught if "eagerly" in str(one.message)]
     return numbers, eager, 0 if step is None else len(step.programs)
 
@@ -272,6 +288,8 @@ def test_compiled(make, loss, change):
         (DrawsByPython, "random numbers that are not torch's"),
         (DrawsByNumpy, "random numbers that are not torch's"),
         (ClipsData, "other memory under a tensor"),
+        (SparseBuffer, "storage of SparseTensorImpl"),
+        (SparseAttribute, "cannot be compiled"),
     ],
 )
 def test_eager(make, why):

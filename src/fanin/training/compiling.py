@@ -104,9 +104,9 @@ class Compiler:
     def _refuse_strays(self, captured: Sequence[Tensor], static: Sequence[Tensor]) -> None:
         """Refuse weights that the step reads but not as the model's: they would get no gradient and no update."""
         held = [] if self._updater is None else self._updater.held
-        places = {one.untyped_storage().data_ptr() for one in (*static, *held)} - {0}
+        places = {*map(_place, static), *map(_place, held)} - {0}
         for one in captured:
-            if one.untyped_storage().data_ptr() in places:
+            if _place(one) in places:
                 raise NotTraceableError(
                     f"a call reaches the weight of shape {tuple(one.shape)} by another way than an attribute of its "
                     "module, such as a list"
@@ -168,6 +168,11 @@ class Compiler:
                 owner = self._adder(update)
                 raise NotTraceableError(f"layer {owner!r} adds a function (line {line}) as an update in its call")
         run_updates(updates)
+
+
+def _place(tensor: Tensor) -> int:
+    """Where a tensor's memory begins; 0 for one in several pieces."""
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
 
 
 def _filled(template: Sequence[Any], tensors: Sequence[Tensor]) -> list[Any]:

@@ -17,6 +17,7 @@ from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -62,6 +63,13 @@ def _gradient(weight: Tensor) -> tuple[bool, bool]:
 
 # The same in C for weights that never had hooks; a dict of hooks that is there may be empty.
 _TRAINED_WITHOUT_HOOKS = attrgetter("requires_grad", "_backward_hooks", "_post_accumulate_grad_hooks")
+
+
+def _address(weight: Tensor) -> int | None:
+    """Where a weight lies; None for one that is not made yet, 0 for one in several pieces, as sparse tensors are."""
+    if is_lazy(weight):
+        return None
+    return weight.data_ptr() if weight.layout == torch.strided else 0
 
 
 def _helpers(parts: list[nn.Module], beside: Iterable[Any]) -> list[Any]:
@@ -123,7 +131,7 @@ class Watch:
                 weight,
                 weight.requires_grad,
                 has_hooks(weight),
-                None if is_lazy(weight) else weight.data_ptr(),
+                _address(weight),
             )
             for part in self._parts
             for registry in (part._parameters, part._buffers)
@@ -176,7 +184,7 @@ class Watch:
         self._closures, self._closed = [cell for cell, *_ in self._cells], [value for *_, value in self._cells]
         tensors = [weight for _, _, weight, *_ in self._weights]
         self._lazy = [weight for weight in tensors if is_lazy(weight)]
-        self._placed = [weight for weight in tensors if not is_lazy(weight)]
+        self._placed = [weight for weight in tensors if not is_lazy(weight) and weight.layout == torch.strided]
         self._addresses = [*map(Tensor.data_ptr, self._placed)]
         self._gradients = [*map(_gradient, tensors)]
         self._tensors = tensors
@@ -232,7 +240,7 @@ class Watch:
             is_same = registry.get(name) is weight and weight.requires_grad is trains and has_hooks(weight) is hooked
             if not is_same or (is_lazy(weight) if address is not None else not is_lazy(weight)):
                 return f"the weight {name!r} of {self._owner(registry)}"
-            if address is not None and weight.data_ptr() != address:
+            if address is not None and _address(weight) != address:
                 return f"the memory of the weight {name!r} of {self._owner(registry)}"
         return None
 

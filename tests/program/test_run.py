@@ -94,7 +94,6 @@ CASES = {
         torch.zeros(2, dtype=torch.int8),
     ],
     "strings as arguments": lambda w, x: [F.gelu(x, approximate="tanh"), torch.div(x, 0.3, rounding_mode="floor")],
-    "complex": lambda w, x: [torch.view_as_real(torch.complex(x, x) * 1j), x * 2],
     "no elements": lambda w, x: [x[:0] @ w, x[:0].sum(), torch.cat([x[:0], x])],
     "numbers": lambda w, x: [x.sum() * 2, x.mean() + 1, x[0, 0] - 1],
     "expanded": lambda w, x: [(x[:1] @ w).expand(3, 3) + 1, (x[:1] @ w).expand(3, 3)],

@@ -64,12 +64,12 @@ def writing_call(node: fx.Node) -> Call | None:
     target: Any = node.target
     if target in _COPYING and not node.kwargs.get("memory_format"):
         return _COPYING[target]
-    if target in _RESIZING:
-        return None
     if target in _SPECIAL:
         return _SPECIAL[target]
     packet = getattr(target, "overloadpacket", None)
     name = getattr(packet, "__name__", "")
+    if _reduces(node) or _lacks_averages(node) or name.startswith(_WRITING_WRONGLY):
+        return None
     key = f"{name}.{getattr(target, '_overloadname', '')}"
     found = _out_overload(target, packet)
     if found is None:
@@ -94,6 +94,20 @@ def _out_overload(target: Any, packet: Any) -> Call | None:
     return None
 
 
+def _reduces(node: fx.Node) -> bool:
+    """Whether this is a loss that is reduced to one number: most first write all values into the memory for one."""
+    schema = getattr(node.target, "_schema", None)
+    value = node.meta.get("val")
+    is_loss = schema is not None and any(argument.name == "reduction" for argument in schema.arguments)
+    return is_loss and isinstance(value, torch.Tensor) and value.dim() == 0
+
+
+def _lacks_averages(node: fx.Node) -> bool:
+    """Whether this is a batch normalization without moving averages, whose writing forms fail."""
+    both = (aten.native_batch_norm.default, aten.native_batch_norm_backward.default)
+    return node.target in both and node.args[3] is None
+
+
 def _copy_into(source: torch.Tensor, result: torch.Tensor) -> None:
     result.copy_(source)
 
@@ -111,10 +125,8 @@ _SPECIAL: dict[Any, Call] = {
     aten.mean.default: Call(torch.mean, ["out"], reduces_all=True),
     aten.nll_loss.default: Call(getattr(torch._C._nn, "nll_loss", aten.nll_loss.out), ["out"]),
 }
-# With `reduction`, these first write all values into the memory for one.
-_RESIZING = frozenset(
-    {aten.mse_loss.default, aten.smooth_l1_loss.default, aten.huber_loss.default, aten.soft_margin_loss.default}
-)
+# Families in which the form that writes gives other numbers than the form that does not, or needs other strides.
+_WRITING_WRONGLY = ("linalg_", "_linalg_", "_fft_")
 EMPTIES = frozenset(
     {aten.empty.memory_format, aten.empty_like.default, aten.new_empty.default, aten.empty_strided.default}
 )

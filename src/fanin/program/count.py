@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import fx
 from torch.utils.flop_counter import flop_registry
 
-from fanin.program.effects import aten, changed, is_getitem, is_view, tensors_of
+from fanin.program.effects import aten, changed, given_back, is_getitem, is_view, tensors_of
 from fanin.program.matmul import ADDMM_RELU
 from fanin.program.memory import plan_memory
 from fanin.program.trace import Traced
@@ -60,6 +60,6 @@ def _flops(node: fx.Node) -> int:
 
 def _bytes(node: fx.Node) -> int:
     read = [value for source in node.all_input_nodes for value in tensors_of(source.meta.get("val"))]
-    written = [] if changed(node) else list(tensors_of(node.meta.get("val")))
+    written = [] if given_back(node) is not None else list(tensors_of(node.meta.get("val")))
     written += [value for target in changed(node) for value in tensors_of(target.meta.get("val"))]
     return sum(value.numel() * value.element_size() for value in read + written)

@@ -30,16 +30,18 @@ def memories(node: fx.Node) -> list[Memory]:
         return memories(first)
     if node.op != "call_function":
         return [value.untyped_storage()._cdata for value in tensors_of(node.meta.get("val"))]
-    if targets := changed(node):
-        return memories(targets[0])
+    if (target := given_back(node)) is not None:
+        return memories(target)
     value = node.meta.get("val")
     parts = value if isinstance(value, (list, tuple)) else [value]
     return [(node, place) for place, part in enumerate(parts) if isinstance(part, Tensor)]
 
 
 def changed(node: fx.Node) -> list[fx.Node]:
-    """The inputs that an operation changes in place, as its schema says."""
+    """The inputs that an operation changes in place, as its schema says, or as is known of it."""
     schema = getattr(node.target, "_schema", None)
+    if node.target == aten.native_batch_norm.default and node.args[5]:  # in training, the moving averages
+        return [one for one in node.args[3:5] if isinstance(one, fx.Node)]
     if node.op != "call_function" or schema is None or not schema.is_mutable:
         return []
     found: list[fx.Node] = []
@@ -51,6 +53,15 @@ def changed(node: fx.Node) -> list[fx.Node]:
             item for item in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(item, fx.Node)
         ]
     return found
+
+
+def given_back(node: fx.Node) -> fx.Node | None:
+    """The input that an operation changes in place and gives back as its result; None where the result is new."""
+    schema = getattr(node.target, "_schema", None)
+    first = schema.returns[0].alias_info if schema is not None and schema.returns else None
+    if node.op != "call_function" or first is None or not first.is_write:
+        return None
+    return changed(node)[0]
 
 
 def draws(node: fx.Node) -> bool:

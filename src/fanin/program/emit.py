@@ -20,7 +20,7 @@ from torch import Tensor, fx
 from fanin.program.arrays import as_array
 from fanin.program.by_numpy import lines_of
 from fanin.program.calls import EMPTIES, writing_call
-from fanin.program.effects import aten, changed, is_getitem, is_view, memories, tensors_of
+from fanin.program.effects import aten, changed, given_back, is_getitem, is_view, memories, tensors_of
 from fanin.program.looks import Looks
 from fanin.program.memory import Plan, view_of_arena, written_by_themselves
 from fanin.program.quiet import NAMES, quietly
@@ -116,7 +116,7 @@ class Emitter:
         elif node in self._results:
             self.names[node] = f"r{self._results[node]}"
             self._write(node, [self.names[node]], self.lines)
-        elif changed(node):
+        elif changed(node) and (given_back(node) is not None or not node.users):
             self._emit_change(node)
         elif is_view(node) and not is_getitem(node) and self._is_of_inputs(node.args[0]):
             self.names[node] = self.looks.name(self._view_of_input(node))
@@ -305,5 +305,5 @@ def _last_uses(graph: fx.Graph, results: set[fx.Node]) -> dict[fx.Node, list[fx.
 
 def _owner(node: fx.Node) -> fx.Node:
     """The node that made a value: what an operation changes in place keeps its name."""
-    targets = changed(node)
-    return _owner(targets[0]) if targets else node
+    target = given_back(node)
+    return node if target is None else _owner(target)

@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fanin.errors import NotTraceableError
+from fanin.program.effects import tensors_of
 
 # Held while a module is traced, which puts other tensors into it, and while what it holds is looked at or run eagerly.
 TRACING = threading.RLock()
@@ -29,6 +30,13 @@ for _name in ("_fused_adam_", "_fused_adamw_"):
     if hasattr(torch.ops.aten, _name):
         _operation = getattr(torch.ops.aten, _name).tensor_lr
         op_implementations_dict.setdefault(_operation, lambda mode, operation, *args, **kwargs: None)
+
+
+# Operations whose results look at their input although their schemas do not say so -> the same that say it.
+_LOOKS = {
+    torch.ops.aten.unsafe_split.Tensor: torch.ops.aten.split.Tensor,
+    torch.ops.aten.unsafe_split_with_sizes.default: torch.ops.aten.split_with_sizes.default,
+}
 
 
 @dataclass
@@ -77,12 +85,13 @@ def trace(
         fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in (*static, *inputs)]
         memory = [one.untyped_storage()._cdata for one in fakes]
         module = make_fx(
-            lambda *given: list(function(*given)), tracing_mode="real", decomposition_table=dict(plain or {})
+            lambda *given: list(function(*given)), tracing_mode="real", decomposition_table={**_LOOKS, **(plain or {})}
         )(*fakes)
     if memory != [one.untyped_storage()._cdata for one in fakes]:
         raise NotTraceableError("a call puts other memory under a tensor (`x.data = ...`)")
     graph = module.graph
     _turn_in_place_views(graph)
+    _refuse_others(graph)
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     known = dict(zip(placeholders, static, strict=False))
     for node in graph.nodes:
@@ -100,6 +109,15 @@ def _without_log() -> Iterator[None]:
         yield
     finally:
         logger.disabled = was
+
+
+def _refuse_others(graph: fx.Graph) -> None:
+    """NotTraceableError for sparse values, which programs have no memory for, and for complex numbers, whose conjugate may
+    be no more than a note on a tensor."""
+    for node in graph.nodes:
+        for value in tensors_of(node.meta.get("val")):
+            if value.layout != torch.strided or value.is_complex():
+                raise NotTraceableError(f"{node.target} gives {value.dtype} numbers of layout {value.layout}")
 
 
 def _turn_in_place_views(graph: fx.Graph) -> None:

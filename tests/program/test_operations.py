@@ -29,7 +29,9 @@ LOSSES = {
         lambda p, y: F.binary_cross_entropy(p.sigmoid(), y, weight=y + 1, reduction=r), values(1, True),
     ),
     "bce with logits": lambda r: (nn.BCEWithLogitsLoss(reduction=r), values(1, True)),
-    "kl": lambda r: (lambda p, y: F.kl_div(p.log_softmax(-1), y, reduction=r.replace("mean", "batchmean")), values(1, True)),
+    "kl": lambda r: (
+        lambda p, y: F.kl_div(p.log_softmax(-1), y, reduction=r.replace("mean", "batchmean")), values(1, True),
+    ),
     "poisson": lambda r: (nn.PoissonNLLLoss(reduction=r, full=True), values(1, True)),
     "soft margin": lambda r: (nn.SoftMarginLoss(reduction=r), SIGNS.double()),
     "hinge embedding": lambda r: (nn.HingeEmbeddingLoss(reduction=r), SIGNS.double()),

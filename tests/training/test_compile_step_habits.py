@@ -4,6 +4,8 @@ import copy
 import random
 import re
 import warnings
+from collections import deque
+from itertools import count
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import fanin
 from fanin import compile_step
 
 STEPS = 6
@@ -259,7 +262,6 @@ def run(make, loss, change, compiled):
         (Body, plain, clear),
         (Body, plain, add_group),
         (AssignsBuffer, plain, nothing),
-        (ChangesInPlace, plain, nothing),
         (ClipsInPlace, plain, nothing),
         (ReadsList, plain, change_list),
         (Body, nn.CrossEntropyLoss, smooth),
@@ -280,6 +282,7 @@ def test_compiled(make, loss, change):
     [
         (AssignsBufferOfAnotherShape, "puts something else in the place of 'sum'"),
         (FillsEmptyBuffer, "changes the attribute 'mean' of the module"),
+        (ChangesInPlace, "changes a tensor in place that is no buffer"),
         (KeepsInDict, "what is in the attribute 'kept'"),
         (KeepsInList, "what is in the attribute 'outputs'"),
         (KeepsInSet, "what is in the attribute 'seen'"),
@@ -308,3 +311,135 @@ def test_a_loss_that_takes_a_weight_of_the_optimizer_from_elsewhere():
         step(torch.randn(8, 6), torch.arange(8) % 3)
     assert factor.item() != 1
     assert factor.grad is None
+
+
+class SwapsBuffers(Body):
+    def setup(self):
+        self.register_buffer("now", torch.zeros(6))
+        self.register_buffer("before", torch.ones(6))
+
+    def forward(self, x):
+        self.before, self.now = self.now, self.before + x.mean(0)
+        return self.linear(x - self.before)
+
+
+class MakesTable(Body):
+    def forward(self, x):
+        if not hasattr(self, "table"):
+            self.table = torch.linspace(0, 1, 3, dtype=torch.float64)
+        return self.linear(x) * self.table
+
+
+class KeepsInDeque(Body):
+    def setup(self):
+        self.last = deque([torch.zeros(6, dtype=torch.float64)], maxlen=1)
+
+    def forward(self, x):
+        self.last.append(0.5 * self.last[0] + x.mean(0))
+        return self.linear(x - self.last[0])
+
+
+class DrawsByGenerator(Body):
+    def setup(self):
+        self.drawn = np.random.default_rng(0)
+
+    def forward(self, x):
+        return self.linear(x) * self.drawn.random()
+
+
+class Counts(Body):
+    def setup(self):
+        self.numbers = count(1)
+
+    def forward(self, x):
+        return self.linear(x) * next(self.numbers)
+
+
+class AddsInPlace(Body):
+    def setup(self):
+        self.factor = torch.ones((), dtype=torch.float64)  # no buffer
+
+    def forward(self, x):
+        self.factor += 1
+        return self.linear(x) * self.factor
+
+
+def test_buffers_that_change_places():
+    found, eager, programs = run(SwapsBuffers, plain, nothing, True)
+    torch.testing.assert_close(found, run(SwapsBuffers, plain, nothing, False)[0], rtol=1e-11, atol=1e-11)
+    assert not eager
+    assert programs == 1
+
+
+@pytest.mark.parametrize("make", [MakesTable, KeepsInDeque, DrawsByGenerator, Counts, AddsInPlace])
+def test_what_calls_keep_is_left_as_it_was_by_tracing(make):
+    found, eager, _ = run(make, plain, nothing, True)
+    torch.testing.assert_close(found, run(make, plain, nothing, False)[0], rtol=1e-11, atol=1e-11)
+    assert len(eager) == 1
+
+
+def test_a_table_that_a_layer_makes_in_its_first_call():
+    class Table(fanin.Layer):
+        def call(self, inputs):
+            if not hasattr(self, "table"):
+                self.table = torch.linspace(0, 1, 3)
+            return inputs * self.table
+
+    model = fanin.Sequential([fanin.Input((4,)), fanin.layers.Dense(3, kernel_initializer="ones"), Table()])
+    expected = np.tile([0.0, 2.0, 4.0], (2, 1))
+    np.testing.assert_allclose(model.predict(np.ones((2, 4), "float32"), verbose=0), expected)
+    np.testing.assert_allclose(model.predict(np.ones((2, 4), "float32"), verbose=0), expected)
+
+
+def test_a_head_that_trains_on_a_backbone_in_eval_mode():
+    found = []
+    for compiled in (True, False):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)), nn.Sequential(nn.Linear(4, 3)))
+        module.eval()
+        module[1].train()
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        step = compile_step(module, F.cross_entropy, optimizer)
+        x, y = torch.randn(8, 6), torch.arange(8) % 3
+        if compiled:
+            step(x, y)
+        else:
+            F.cross_entropy(module(x), y).backward()
+            optimizer.step()
+        found.append([one.detach().double() for one in [*module.parameters(), *module.buffers()]])
+        assert [part.training for part in module] == [False, True]
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["hook", "step"])
+def test_hooks_of_an_optimizer_that_come_later(how):
+    seen = []
+    module = nn.Linear(6, 3)
+    optimizer = torch.optim.Adam(module.parameters())
+    step = compile_step(module, F.cross_entropy, optimizer)
+    x, y = torch.randn(8, 6), torch.arange(8) % 3
+    step(x, y)
+    if how == "hook":
+        optimizer.register_step_post_hook(lambda *given: seen.append(1))
+    else:
+        own = optimizer.step
+        optimizer.step = lambda *given: (seen.append(1), own(*given))
+    step(x, y)
+    step(x, y)
+    assert len(seen) == 2
+
+
+def test_a_loss_that_is_a_method_of_the_module():
+    class Net(Body):
+        def setup(self):
+            self.alpha = 1.0
+
+        def loss(self, outputs, targets):
+            return F.cross_entropy(outputs, targets) * self.alpha
+
+    module = Net()
+    step = compile_step(module, module.loss, torch.optim.SGD(module.parameters(), lr=0.0))
+    x, y = torch.randn(8, 6), torch.arange(8) % 3
+    before = step(x, y)
+    module.alpha = 2.0
+    torch.testing.assert_close(step(x, y), 2 * before)

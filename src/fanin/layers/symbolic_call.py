@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from fanin.graph.infer import Spec, Trial, infer_on_values, infer_with_trial, needs_values
 from fanin.graph.node import FunctionCall, Node, input_symbol
@@ -78,7 +81,8 @@ def infer_call(
     try:
         try:
             # A trial leaves no trace in statistics and counts, and draws no masks of dropout.
-            with in_eval_mode(module for module in layer.modules() if not isinstance(module, Building)):
+            others = (module for module in layer.modules() if not isinstance(module, Building))
+            with in_eval_mode(others), _without_fakes(layer):
                 specs, trial = infer_with_trial(attempt, args, kwargs)
         except Exception as error:
             if says_shape or not needs_values(error):
@@ -98,6 +102,20 @@ def infer_call(
             "If its `call` cannot run without values, give it a compute_output_shape method."
         ) from error
     return specs, trial, records[0]
+
+
+@contextmanager
+def _without_fakes(layer: torch.nn.Module) -> Iterator[None]:
+    """Attributes that a block makes of fake tensors, such as a table that a call makes once, go with the block."""
+    before = [(part.__dict__, part.__dict__.copy()) for part in layer.modules()]
+    try:
+        yield
+    finally:
+        for own, was in before:
+            for name in [name for name, value in own.items() if type(value) is FakeTensor]:
+                if was.get(name) is not own[name]:
+                    own.pop(name)
+                    own.update({name: was[name]} if name in was else {})
 
 
 def output_shape(layer: Any, input_shape: Any) -> Any:

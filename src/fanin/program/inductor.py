@@ -33,7 +33,7 @@ class InductorProgram:
 
         traced = trace(on_rows, rows, inputs, PLAIN_UPDATES)
         constants = {str(node.target): value for node, value in traced.static.items() if node.op == "get_attr"}
-        self.captured = traced.captured
+        self.traced, self.captured = traced, traced.captured
         module = fx.GraphModule(constants, traced.graph)
         self._static = [value.detach() for node, value in traced.static.items() if node.op == "placeholder"]
         self._run = torch.compile(module, dynamic=False)

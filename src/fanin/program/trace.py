@@ -6,8 +6,10 @@ The function runs once, on fake tensors: they have shapes and dtypes, but no val
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +24,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from fanin.errors import NotTraceableError
 from fanin.program.effects import tensors_of
 
-# Held while a module is traced, which puts other tensors into it, and while what it holds is looked at or run eagerly.
-TRACING = threading.RLock()
+# torch traces one function at a time: it changes what every module's call does for a while.
+_TRACING = threading.RLock()
 
 # torch has no meta kernels for these, and would run them on real zeros as large as all weights and their state.
 for _name in ("_fused_adam_", "_fused_adamw_"):
@@ -39,6 +41,20 @@ _LOOKS = {
 }
 
 
+class _Watching(FakeTensorMode):
+    """A mode that remembers its fake tensors, weakly: calls should not keep any."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)  # type: ignore[no-untyped-call]
+        self.made: list[weakref.ref[Tensor]] = []
+
+    def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """As FakeTensorMode's."""
+        results = super().dispatch(func, types, args, kwargs or {})
+        self.made += map(weakref.ref, tensors_of(results))
+        return results
+
+
 @dataclass
 class Traced:
     """A graph and what its placeholders stand for.
@@ -48,11 +64,23 @@ class Traced:
             tensor with shape, dtype, strides, and a storage that tells which values share memory.
         static: placeholder (or constant) -> the tensor that it stands for, which every run reads and may change.
         inputs: the placeholders of what each run is given.
+        made: the fake tensors that were made while tracing.
     """
 
     graph: fx.Graph
     static: dict[fx.Node, Tensor]
     inputs: list[fx.Node]
+    made: list[weakref.ref[Tensor]]
+
+    def kept(self) -> list[Tensor]:
+        """Fake tensors that the function left somewhere: in a cache, or in an object."""
+        known = {id(one) for node in self.graph.nodes for one in tensors_of(node.meta.get("val"))}
+        for collects in (True, False):
+            found = [one for made in self.made if (one := made()) is not None and id(one) not in known]
+            if found and collects:
+                found.clear()
+                gc.collect()  # they may only hold each other
+        return found
 
     @property
     def captured(self) -> list[Tensor]:
@@ -81,7 +109,7 @@ def trace(
 
     Whatever `function` raises comes through. Tensors that it takes from elsewhere become static too.
     """
-    with TRACING, torch.inference_mode(False), _without_log(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    with _TRACING, torch.inference_mode(False), _without_log(), _Watching(allow_non_fake_inputs=True) as mode:
         fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in (*static, *inputs)]
         memory = [one.untyped_storage()._cdata for one in fakes]
         module = make_fx(
@@ -97,7 +125,7 @@ def trace(
     for node in graph.nodes:
         if node.op == "get_attr":
             known[node] = getattr(module, node.target)
-    return Traced(graph, known, placeholders[len(static) :])
+    return Traced(graph, known, placeholders[len(static) :], mode.made)
 
 
 @contextmanager
@@ -112,8 +140,8 @@ def _without_log() -> Iterator[None]:
 
 
 def _refuse_others(graph: fx.Graph) -> None:
-    """NotTraceableError for sparse values, which programs have no memory for, and for complex numbers, whose conjugate may
-    be no more than a note on a tensor."""
+    """NotTraceableError for sparse values, which programs have no memory for, and for complex numbers, whose conjugate
+    may be no more than a note on a tensor."""
     for node in graph.nodes:
         for value in tensors_of(node.meta.get("val")):
             if value.layout != torch.strided or value.is_complex():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import torch
@@ -37,9 +38,9 @@ class CompiledStep:
         self.module, self.loss = module, loss
         self.optimizer = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizers.get(optimizer)
         self._lock = threading.RLock()  # one step at a time
-        owner = loss if isinstance(loss, nn.Module) else getattr(loss, "__self__", None)
-        whole = _WithLoss(module, owner) if isinstance(owner, nn.Module) else module
-        beside = [] if whole is not module else [loss]
+        owner = loss.__self__ if isinstance(loss, MethodType) else loss
+        whole = _WithLoss(module, owner) if isinstance(owner, nn.Module) and owner is not module else module
+        beside = [] if owner is None else [loss, owner]
         self.step = Step(whole, _loss_function(loss), lambda sums, y, outputs, weight: [], beside)
         self.engine = Engine(self.step, updater_for(self.optimizer), Sums([], []), wants_loss=True)
 
@@ -64,7 +65,7 @@ class CompiledStep:
         batch = Batch(x := _tensors(x), _tensors(y), _tensors(sample_weight), _rows(x))
         with self._lock:
             module = self.module
-            was_training = module.training
+            was_training = module.training or any(part.training for part in module.modules())
             if not was_training:
                 module.train()
             try:

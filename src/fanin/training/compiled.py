@@ -158,9 +158,9 @@ class Compiled:
 
     @property
     def loss_objects(self) -> list[Any]:
-        """The losses, and the objects that they call: all whose attributes a step reads."""
-        own = [output.loss for output in self.outputs if output.loss is not None]
-        return own + [value for loss in own for value in vars(loss).values() if callable(value)]
+        """The losses and metrics, and the objects that they call: all whose attributes a step reads."""
+        own = [output.loss for output in self.outputs if output.loss is not None] + self.metrics
+        return own + [value for one in own for value in vars(one).values() if callable(value)]
 
     @property
     def loss_names(self) -> list[str]:

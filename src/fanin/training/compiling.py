@@ -22,7 +22,7 @@ from fanin.training.data import Batch
 from fanin.training.step import Result, State, Step
 from fanin.training.sums import Sums
 from fanin.training.swapped import swapped
-from fanin.training.traceable import nothing_moves
+from fanin.training.traceable import keeps_nothing, nothing_moves
 from fanin.training.updaters import Updater
 
 AnyProgram = Program | InductorProgram
@@ -89,6 +89,7 @@ class Compiler:
 
         with nothing_moves(self._model, self._step.beside):
             program = self._make(function, static, [*inputs, *rows])
+            keeps_nothing(self._model, program.traced)
         self._refuse_strays(program.captured, static)
         return program, notes
 

@@ -6,11 +6,12 @@ the step.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-KINDS = (list, dict, set)
+KINDS = (list, dict, set, deque)
 _LARGE = 256
 Place = tuple[dict[str, Any], str, Any]  # an object's attributes, the name of one, and its value
 
@@ -50,24 +51,24 @@ class Contents:
                 _fill(place[2], inside)
         for place, size in self._large:
             container = place[2]
-            if type(container) is list:
+            if isinstance(container, list):
                 del container[size:]
-            while type(container) is dict and len(container) > size:
-                container.popitem()
+            while isinstance(container, dict) and len(container) > size:
+                dict.popitem(container)
 
 
 def _fill(container: Any, inside: list[Any]) -> None:
     """Put back what `_inside` gave."""
     container.clear()
-    if type(container) is list:
-        container.extend(inside)
-    elif type(container) is set:
+    if isinstance(container, dict):
+        half = len(inside) // 2
+        dict.update(container, zip(inside[:half], inside[half:], strict=True))
+    elif isinstance(container, set):
         container.update(inside)
     else:
-        half = len(inside) // 2
-        container.update(zip(inside[:half], inside[half:], strict=True))
+        container.extend(inside)
 
 
 def _inside(container: Any) -> Iterable[Any]:
     """Its objects; of a dict the keys, then the values."""
-    return chain(container, container.values()) if type(container) is dict else container
+    return chain(dict.keys(container), dict.values(container)) if isinstance(container, dict) else container

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 
 from fanin import constraints
-from fanin.program.trace import TRACING
 from fanin.training.data import Batch
+from fanin.training.locks import lock_of
 from fanin.training.step import Result, State, Step
 from fanin.weights import CONSTRAINTS, each_fact
 
 
 def train_eagerly(step: Step, state: State, optimizer: Any, batch: Batch) -> Result:
     """One step on the model's own tensors: loss and gradients, the optimizer's update, constraints."""
-    with TRACING:
+    with lock_of(step.objective.model):
         if isinstance(optimizer, torch.optim.Optimizer):
             result = _torch_step(step, state, optimizer, batch)
         else:

@@ -14,10 +14,10 @@ from fanin.errors import NotTraceableError
 from fanin.graph.tree import leaves
 from fanin.kernels.rows import rows_key, rows_tensors
 from fanin.program import Program
-from fanin.program.trace import TRACING
 from fanin.training.compiling import AnyProgram, Compiler, Notes
 from fanin.training.data import Batch
 from fanin.training.kinds import Kinds
+from fanin.training.locks import lock_of
 from fanin.training.patience import Patience
 from fanin.training.reasons import reason_for, warn_of
 from fanin.training.step import Step
@@ -71,6 +71,7 @@ class Engine:
         self._last_key: Hashable = None
         self._last_found: tuple[AnyProgram, Notes] | None = None
         self._last_inputs: list[Tensor] = []
+        self._captured: list[tuple[Tensor, int]] = []  # tensors that programs took from elsewhere, and where they lay
         self._last_rows: list[Tensor] = []
 
     def __reduce__(self) -> Any:
@@ -80,18 +81,20 @@ class Engine:
 
     def look(self) -> None:
         """See whether the model changed since its programs were made, and forget them if it did."""
-        with TRACING:
+        with lock_of(self.model):
             self._look()
 
     def _look(self) -> None:
         updater = self.updater if self._trains else None
-        if self._watch is None or not self._watch.stands() or (updater is not None and not updater.stands()):
+        moved = any(one.data_ptr() != address for one, address in self._captured)
+        if self._watch is None or moved or not self._watch.stands() or (updater is not None and not updater.stands()):
             if self._watch is not None:
                 self._patience.changed()
                 if self._patience.is_lost:
-                    moved = self._watch.difference() or "something of the optimizer"
-                    self._explain(NotTraceableError(f"{moved} changes again and again"))
+                    what = self._watch.difference() or "something beside the module"
+                    self._explain(NotTraceableError(f"{what} changes again and again"))
             self._programs.clear()
+            self._captured.clear()
             self._last_key = None
             self._arrange()
             self._watch = Watch(self.model, self._beside)
@@ -156,7 +159,7 @@ class Engine:
         key = kind, signatures, self._modes, _autocast(), rows_key()
         found = self._last_found  # to compare with the last key is shorter than to look in all
         if key != self._last_key or found is None:
-            with TRACING:
+            with lock_of(self.model):
                 found = self._programs.find(key, lambda: self._made(make))
         if found is not None:
             self._last_batch, self._last_kind, self._last_key, self._last_found = batch, kind, key, found
@@ -165,7 +168,9 @@ class Engine:
 
     def _made(self, make: Callable[[], tuple[AnyProgram, Notes]]) -> tuple[AnyProgram, Notes] | None:
         try:
-            return make()
+            found = make()
+            self._captured += [(one, one.data_ptr()) for one in found[0].captured if one.layout == torch.strided]
+            return found
         except Exception as error:
             self._explain(error)
             return None

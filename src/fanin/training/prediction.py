@@ -18,10 +18,11 @@ from fanin.program import Program
 from fanin.program.apart import rows_stay_apart
 from fanin.program.effects import tensors_of
 from fanin.program.passes import FOR_GOOD, UNTIL_PREPARED, TracedPass
-from fanin.program.trace import TRACING, trace
+from fanin.program.trace import trace
 from fanin.training.kinds import Kinds
+from fanin.training.locks import lock_of
 from fanin.training.swapped import swapped
-from fanin.training.traceable import nothing_moves
+from fanin.training.traceable import keeps_nothing, nothing_moves
 from fanin.training.watch import Watch
 
 _MOST_SHAPES = 32  # that are known to `known`
@@ -65,7 +66,7 @@ class Prediction:
 
     def look(self) -> None:
         """Forget the programs if the module changed since they were made."""
-        with TRACING:
+        with lock_of(self.module):
             if self._watch is None or not self._watch.stands_for_calls():
                 self._programs.clear()
                 self._by_shape.clear()
@@ -106,7 +107,7 @@ class Prediction:
         what `inputs` gives."""
         inputs, structure = pytree.tree_flatten(x)
         key = structure, rows_key(), tuple((one.shape, one.dtype, one.device, one.stride()) for one in inputs)
-        with TRACING:
+        with lock_of(self.module):
             return self._programs.find(key, lambda: self._compile(inputs, structure))
 
     def inputs(self, x: Any) -> list[Tensor]:
@@ -117,7 +118,7 @@ class Prediction:
         """How many rows suit the processor's caches in one run, if rows do not see each other; else None."""
         inputs, structure = pytree.tree_flatten(x)
         key = structure, rows_key(), tuple((one.shape[1:], one.dtype, one.device) for one in inputs)
-        with TRACING:
+        with lock_of(self.module):
             if key not in self._at_once:
                 self._at_once[key] = self._look_at_rows(inputs, structure)
             return self._at_once[key]
@@ -169,6 +170,7 @@ class Prediction:
             with in_eval_mode(self.module.modules()), nothing_moves(self.module):
                 function, static, given = self._function(inputs, structure, shapes)
                 program = Program(function, static, given, lasting=self._lasting)
+                keeps_nothing(self.module, program.traced)
         except Exception:
             return None
         return program, shapes[-1]
@@ -176,7 +178,7 @@ class Prediction:
     def eager(self, x: Any) -> Any:
         """The outputs without a program; of a snapshot, with the weights that were copied."""
         copies = {key: copy for key, (_, copy) in (self._copies or {}).items()}
-        with TRACING, in_eval_mode(self.module.modules()), torch.no_grad(), swapped(self.module, copies):
+        with lock_of(self.module), in_eval_mode(self.module.modules()), torch.no_grad(), swapped(self.module, copies):
             return self._call(x)
 
     def __call__(self, x: Any) -> Any:

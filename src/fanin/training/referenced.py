@@ -10,7 +10,7 @@ import dis
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
@@ -21,7 +21,13 @@ from fanin.training.contents import Place
 # Code of these packages reads no variable that changes.
 _KNOWN_CODE = {"fanin", "torch", "numpy", *sys.stdlib_module_names}
 _CALLS = {"forward", "call", "__call__"}
-_BY_ANY_NAME = {"getattr", "vars", "__dict__", "eval", "exec", "attrgetter"}
+_BY_ANY_NAME = {"getattr", "vars", "eval", "exec", "attrgetter"}  # functions that read attributes by any name
+# Methods that calls do not run, also where a class has its own.
+_BESIDE_CALLS = {
+    *("__init__", "__repr__", "__str__", "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__"),
+    *("__copy__", "__deepcopy__", "train", "eval", "extra_repr", "state_dict", "load_state_dict", "parameters"),
+    *("named_parameters", "to", "get_config", "from_config", "build", "compile", "fit", "summary", "requires_grad_"),
+}
 Cell = tuple[CellType, str, Any]  # a variable of a closure, its name, and its value
 
 
@@ -47,6 +53,7 @@ class Referenced:
         self._places: dict[tuple[int, str], Place] = {}
         self._cells: dict[int, Cell] = {}
         self._names: set[str] = set()
+        self._reads_all = False
         self._methods: dict[str, list[FunctionType]] = {}  # those that no call has named yet
         waiting, known = list(self._entries(objects)), set[int]()
         while waiting:
@@ -56,7 +63,7 @@ class Referenced:
                 waiting += self._follow(function)
         held = [place[2] for place in self._places.values()] + [cell[2] for cell in self._cells.values()]
         for one in filter(_has_options, held):
-            own = vars(one)
+            own = attributes_of(one)
             self._places |= {(id(own), name): (own, name, own[name]) for name in filter(self._is_named, own)}
         self.places, self.cells = list(self._places.values()), list(self._cells.values())
 
@@ -65,17 +72,17 @@ class Referenced:
         kind = type(one)
         if not is_own(kind) or self._is_named(name):
             return True
+        # The library's part of the object, such as Dense.call in a class derived from Dense, is not followed.
         return any(name in _names_in_class(base) for base in kind.__mro__ if not is_own(base))
 
     def _is_named(self, name: str) -> bool:
-        return name in self._names or not self._names.isdisjoint(_BY_ANY_NAME)
+        return self._reads_all or name in self._names
 
     def _entries(self, objects: Iterable[Any]) -> Iterator[FunctionType]:
         """The functions that a call of these objects runs first. Their other methods wait to be named."""
         seen: set[int] = set()
-        for one in objects:
-            one = one.__func__ if isinstance(one, MethodType) else one
-            if isinstance(one, FunctionType):
+        for one in _unwrapped(objects):
+            if issubclass(type(one), FunctionType):
                 if is_own(one):
                     yield one
                 continue
@@ -85,8 +92,9 @@ class Referenced:
                     continue
                 seen.add(id(kind))
                 for name, function in _functions_in(kind):
-                    is_known = name in _CALLS or any(name in vars(base) for base in bases)
-                    if is_known and name != "__init__":
+                    by_syntax = name[:2] == name[-2:] == "__"  # x[0], len(x), x * y
+                    is_known = by_syntax or name in _CALLS or any(name in vars(base) for base in bases)
+                    if is_known and name not in _BESIDE_CALLS:
                         yield function
                     else:
                         self._methods.setdefault(name, []).append(function)
@@ -95,8 +103,9 @@ class Referenced:
         """Note what a function reads; returns the functions of one's own that it names."""
         new = _names(function.__code__) - self._names
         self._names |= new
+        self._reads_all |= not _globals(function.__code__).isdisjoint(_BY_ANY_NAME) or "__dict__" in new
         found = [*self._read_globals(function), *self._read_closure(function)]
-        further = [one for one in found if isinstance(one, FunctionType) and is_own(one)]
+        further = list(self._entries(one for one in found if is_own(one) or type(one) is partial))
         return further + [method for name in new for method in self._methods.pop(name, ())]
 
     def _read_globals(self, function: FunctionType) -> Iterator[Any]:
@@ -118,11 +127,45 @@ class Referenced:
                 self._cells[id(cell)] = cell, name, value
 
 
+def attributes_of(one: Any) -> dict[str, Any]:
+    """The attributes that an object keeps in a dict; none where it has no dict, or does not show it."""
+    try:
+        own = object.__getattribute__(one, "__dict__")
+    except Exception:  # whatever a property of the user's raises
+        return {}
+    return own if type(own) is dict else {}
+
+
+def _unwrapped(objects: Iterable[Any]) -> Iterator[Any]:
+    """Functions in place of their partials, and a method's function and object in place of the method."""
+    waiting = list(objects)
+    while waiting:
+        one = waiting.pop()
+        kind = type(one)
+        if kind is partial:
+            waiting += [one.func, *one.args, *one.keywords.values()]
+        elif kind is MethodType:
+            waiting += [one.__func__, one.__self__]
+        elif not issubclass(kind, type):
+            yield one
+
+
+def holds_options(value: Any) -> bool:
+    """Whether an object is of one's own class, or made to hold options."""
+    kind = type(value)
+    return is_own(kind) or issubclass(kind, (Namespace, SimpleNamespace))
+
+
 def _functions_in(kind: type) -> Iterator[tuple[str, FunctionType]]:
     """The methods and properties that a class itself defines, by name."""
     for name, one in vars(kind).items():
-        one = one.fget if isinstance(one, property) else getattr(one, "__func__", one)
-        if isinstance(one, FunctionType):
+        if type(one) is property:
+            one = one.fget
+        elif type(one) in (staticmethod, classmethod):
+            one = one.__func__
+        elif type(one) is cached_property:
+            one = one.func
+        if type(one) is FunctionType:
             yield name, one
 
 
@@ -145,10 +188,9 @@ def _names(code: CodeType) -> frozenset[str]:
 
 
 def _is_data(value: Any) -> bool:
-    return not isinstance(value, (ModuleType, type, FunctionType, BuiltinFunctionType))
+    return not issubclass(type(value), (ModuleType, type, FunctionType, BuiltinFunctionType))
 
 
 def _has_options(value: Any) -> bool:
     """Whether an object is of one's own class, or made to hold options; modules have too many attributes to compare."""
-    is_meant = is_own(type(value)) and not isinstance(value, nn.Module)
-    return hasattr(value, "__dict__") and (is_meant or isinstance(value, (Namespace, SimpleNamespace)))
+    return holds_options(value) and not issubclass(type(value), nn.Module)

@@ -42,8 +42,10 @@ def swapped(module: nn.Module, stands_in: Mapping[int, Tensor]) -> Iterator[None
 
 
 def _take_over(places: list[Place], stands_in: Mapping[int, Tensor]) -> None:
-    """Write what was assigned into the stand-ins."""
+    """Write what was assigned into the stand-ins; all values are taken first, as buffers may have changed places."""
     owners = [id(tensor) for _, _, tensor in places]
+    memory = {one.untyped_storage()._cdata for one in stands_in.values() if one.layout == torch.strided}
+    assigned: list[tuple[Tensor, Tensor]] = []
     for registry, name, tensor in places:
         stand_in, value = stands_in[id(tensor)], registry.get(name)
         if value is stand_in:
@@ -51,9 +53,11 @@ def _take_over(places: list[Place], stands_in: Mapping[int, Tensor]) -> None:
         is_one_buffer = not stand_in.requires_grad and owners.count(id(tensor)) == 1
         if not isinstance(value, Tensor) or value.requires_grad or not is_one_buffer or not _are_alike(value, stand_in):
             raise NotTraceableError(f"a call puts something else in the place of {name!r}")
-        with torch.no_grad():
+        assigned.append((stand_in, value.clone() if value.untyped_storage()._cdata in memory else value))
+    with torch.no_grad():
+        for stand_in, value in assigned:
             stand_in.copy_(value)
 
 
 def _are_alike(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and one.dtype == other.dtype
+    return one.shape == other.shape and one.dtype == other.dtype and one.layout == other.layout == torch.strided

@@ -46,14 +46,14 @@ class TorchUpdater:
         """Whether this is an optimizer with such a kernel, without hooks or options that the kernel lacks."""
         known = type(optimizer) in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
         known &= all(hasattr(torch, name) for name in ("_fused_sgd_", "_fused_adam_", "_fused_adamw_"))
-        hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+        hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks or _has_own_step(optimizer)
         plain = all(not g.get("differentiable") and not g.get("capturable") for g in optimizer.param_groups)
         dtypes = {w.dtype for g in optimizer.param_groups for w in g["params"]}
         return known and not hooked and plain and dtypes <= {torch.float32, torch.float64}
 
     def arrange(self, trained: list[Tensor]) -> None:
         """As `Updater.arrange`: weights of the optimizer that `trained` leaves out get no update."""
-        chosen = {id(w) for w in trained}
+        chosen = {id(w) for w in trained} if self.takes(self.optimizer) else set()  # hooks may have come since
         self._fresh: dict[int, Slots] = {}  # what torch keeps only from a weight's first gradient on
         self._groups = [[w for w in g["params"] if id(w) in chosen] for g in self.optimizer.param_groups]
         self.weights = [w for group in self._groups for w in group]
@@ -76,7 +76,9 @@ class TorchUpdater:
 
     def _look(self) -> list[list[int]]:
         members = [[*map(id, group["params"])] for group in self.optimizer.param_groups]
-        return [*members, [*map(id, chain.from_iterable(map(dict.values, self.optimizer.state.values())))]]
+        own = self.optimizer
+        hooks = [len(own._optimizer_step_pre_hooks), len(own._optimizer_step_post_hooks), int(_has_own_step(own))]
+        return [*members, hooks, [*map(id, chain.from_iterable(map(dict.values, own.state.values())))]]
 
     def _state(self, weight: Tensor, group: dict[str, Any]) -> Slots:
         """The state of one weight, made as torch makes it where there is none yet."""
@@ -151,6 +153,12 @@ class TorchUpdater:
             if had and id(weight) in self._fresh:
                 self.optimizer.state[weight].update(self._fresh.pop(id(weight)))
                 self._members = self._look()
+
+
+def _has_own_step(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether somebody else than torch's schedulers put another `step` into an optimizer."""
+    step = vars(optimizer).get("step")
+    return step is not None and not getattr(step, "_wrapped_by_lr_sched", False)
 
 
 def _listed(momentum: Any) -> tuple[float, ...]:

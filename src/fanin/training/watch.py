@@ -9,8 +9,7 @@ Before every step, `stands` compares whole tuples, in C; `difference` then says 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from inspect import isroutine
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from operator import attrgetter, is_, itemgetter
 from types import FunctionType, MethodType
@@ -23,7 +22,7 @@ from torch.nn.parameter import is_lazy
 
 from fanin.layers.layer import Layer
 from fanin.training.contents import KINDS, Contents, Place
-from fanin.training.referenced import Referenced, is_own
+from fanin.training.referenced import Referenced, attributes_of, holds_options
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
 # What calls change by themselves, or what says nothing about the computation. `training` is part of a program's key.
@@ -36,6 +35,7 @@ _RESTLESS = {
     "_compiled_with",
     "_run",
     "_direct",
+    "_direct_size",
     "_chain",
     "_prediction",
 }
@@ -78,9 +78,9 @@ def _helpers(parts: list[nn.Module], beside: Iterable[Any]) -> list[Any]:
     for part in parts:
         own = part.__dict__
         found += [rule for kind in (REGULARIZERS, CONSTRAINTS) for rule in own.get(kind, {}).values()]
-        found += [value for value in own.values() if is_own(type(value))]
-    known = {id(one): one for one in found if hasattr(one, "__dict__")}
-    return [one for one in known.values() if not isinstance(one, type) and not isroutine(one)]
+        found += filter(holds_options, own.values())
+    known = {id(one): one for one in found if attributes_of(one)}
+    return [one for one in known.values() if not issubclass(type(one), (type, FunctionType, MethodType))]
 
 
 def _functions(parts: list[nn.Module]) -> Iterable[Any]:
@@ -111,16 +111,25 @@ class Watch:
         self._helpers = _helpers(self._parts, beside)
         read = Referenced([*self._parts, *self._helpers, *_functions(self._parts), *beside])
         self._attributes = [
-            (vars(one), name, value)
+            (attributes_of(one), name, value)
             for one in (*self._parts, *self._helpers)
-            for name, value in vars(one).items()
+            for name, value in attributes_of(one).items()
             if name not in skipped and read.reads(one, name)
         ]
+        self._skipped = skipped
+        self._names_of = [(own := attributes_of(one), {*own}) for one in (*self._parts, *self._helpers)]
         self._cells = read.cells
+        held = [value for *_, value in (*read.places, *read.cells) if issubclass(type(value), nn.Module)]
+        self._hidden = [part for one in held for part in one.modules()]  # parts of other modules, such as a teacher
+        self._hidden_modes = [*map(_TRAINING, self._hidden)]
         self._attributes += read.places
         inside: list[Place] = [({}, name, value) for _, name, value in self._cells]
         self._contents = Contents(
-            [one for one in (*self._attributes, *inside) if type(one[2]) in KINDS and one[1] not in _LOOKED_AT]
+            [
+                one
+                for one in (*self._attributes, *inside)
+                if issubclass(type(one[2]), KINDS) and one[1] not in _LOOKED_AT
+            ]
         )
         registries = [part.__dict__.get(name) for part in self._parts for name in _REGISTRIES]
         self._sizes = [(registry, len(registry)) for registry in registries if registry is not None]
@@ -166,7 +175,7 @@ class Watch:
         for own, name, value in (*self._attributes, *self._empty_places, *self._members, *self._rules):
             if name not in own:
                 self._absent.append((own, name))
-            elif isinstance(value, (Tensor, np.ndarray)):
+            elif issubclass(type(value), (Tensor, np.ndarray)):
                 single.append((own, name, value))
             else:
                 by_owner.setdefault(id(own), (own, {}))[1][name] = value
@@ -213,6 +222,7 @@ class Watch:
                 and all(map(is_, map(dict.get, self._owners, self._names), self._values))
                 and [*map(Tensor.data_ptr, self._placed)] == self._addresses
                 and self._contents.stands()
+                and (not self._hidden or [*map(_TRAINING, self._hidden)] == self._hidden_modes)
                 and (not self._closures or all(map(is_, map(_VALUE, self._closures), self._closed)))
                 and (not self._lazy or all(map(is_lazy, self._lazy)))
             )
@@ -225,6 +235,8 @@ class Watch:
             for own, name, value in owners:
                 if own.get(name) is not value:
                     return f"the attribute {name!r} of {self._owner(own)}"
+        for own, name in self._new_names():
+            return f"the attribute {name!r} of {self._owner(own)}"
         for cell, name, value in self._cells:
             if cell.cell_contents is not value:
                 return f"the variable {name!r} of a closure"
@@ -253,13 +265,31 @@ class Watch:
                 return f"layer {name!r} ({type(part).__name__})" if name else f"the module ({type(part).__name__})"
         if "__builtins__" in registry:
             return f"the Python module {registry.get('__name__')!r}"
-        return next((type(one).__name__ for one in self._helpers if vars(one) is registry), "an object")
+        return next((type(one).__name__ for one in self._helpers if attributes_of(one) is registry), "an object")
+
+    def _new_names(self) -> Iterator[tuple[dict[str, Any], str]]:
+        """Attributes that objects did not have."""
+        for own, names in self._names_of:
+            for name in own.keys() - names - self._skipped:
+                is_note_of_a_layer = name[0] == "_" and "_token" in own and not isinstance(own[name], Tensor)
+                if not is_note_of_a_layer:
+                    yield own, name
+
+    def values(self) -> list[Any]:
+        """What attributes and variables hold."""
+        return [*(value for *_, value in self._attributes), *(value for *_, value in self._cells)]
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors that are neither parameters nor buffers, but that attributes and variables hold."""
+        return [value for value in self.values() if issubclass(type(value), Tensor)]
 
     def restore(self) -> None:
         """Undo what a call assigned to attributes."""
         for own, name, value in (*self._attributes, *self._empty_places):
             if own.get(name) is not value:
                 own[name] = value
+        for own, name in [*self._new_names()]:
+            del own[name]
         for cell, _, value in self._cells:
             cell.cell_contents = value
         self._contents.restore()

@@ -1,5 +1,7 @@
 """PyTorch's fused optimizer updates in public operations, for compilers that cannot take them whole.
 
+Momentum, betas and weight decay may be 0-dim float64 tensors, for numbers that change from step to step.
+
 Sources: Kingma and Ba 2014 (Adam), Loshchilov and Hutter 2019 (AdamW); momentum as torch.optim.SGD defines it.
 """
 
@@ -14,23 +16,29 @@ from torch import Tensor
 from fanin.program.effects import aten
 
 Tensors = list[Tensor]
+Number = float | Tensor
+
+
+def _acts(number: Number) -> bool:
+    """Whether it is known to be anything but 0."""
+    return isinstance(number, Tensor) or bool(number)
 
 
 def adam(
     weights: Tensors, gradients: Tensors, averages: Tensors, squares: Tensors, largest: Tensors, steps: Tensors, *,
-    lr: Tensor, beta1: float, beta2: float, weight_decay: float, eps: float, amsgrad: bool, maximize: bool,
+    lr: Tensor, beta1: Number, beta2: Number, weight_decay: Number, eps: float, amsgrad: bool, maximize: bool,
     is_decoupled: bool = False, **_: Any,
 ) -> None:  # fmt: skip
     """m += (1 - b1)(g - m); v = b2 v + (1 - b2) g^2; w -= lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)."""
     for place, (w, g, m, v, t) in enumerate(zip(weights, gradients, averages, squares, steps, strict=True)):
         rate = lr.to(w.dtype)
         g = -g if maximize else g
-        if weight_decay and is_decoupled:
+        if is_decoupled:
             w.mul_(1 - rate * weight_decay)
-        elif weight_decay:
+        elif _acts(weight_decay):
             g = g + weight_decay * w
-        m.lerp_(g, 1 - beta1)
-        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+        m.add_((g - m) * (1 - beta1))
+        v.mul_(beta2).add_(g * g * (1 - beta2))
         if amsgrad:
             v = largest[place].copy_(torch.maximum(largest[place], v))
         count = t.to(torch.float64)
@@ -44,14 +52,14 @@ def adamw(*tensors: Any, **options: Any) -> None:
 
 
 def sgd(
-    weights: Tensors, gradients: Tensors, momenta: Tensors, *, lr: Tensor, weight_decay: float, momentum: float,
+    weights: Tensors, gradients: Tensors, momenta: Tensors, *, lr: Tensor, weight_decay: Number, momentum: Number,
     dampening: float, nesterov: bool, maximize: bool, is_first_step: bool, **_: Any,
 ) -> None:  # fmt: skip
     """b = momentum b + (1 - dampening) g, b = g at first; w -= lr b, or lr (g + momentum b) with nesterov; in place."""
     for place, (w, g) in enumerate(zip(weights, gradients, strict=True)):
         g = -g if maximize else g
-        g = g + weight_decay * w if weight_decay else g
-        if momentum:
+        g = g + weight_decay * w if _acts(weight_decay) else g
+        if _acts(momentum):
             b = momenta[place]
             if is_first_step:
                 b.copy_(g)

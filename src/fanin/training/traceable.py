@@ -63,9 +63,9 @@ def keeps_nothing(module: nn.Module, traced: Traced) -> None:
 
     fanin's layers note their losses and masks, which the next call replaces: modules with such are not looked at.
     """
-    if any(isinstance(part, Layer) for part in module.modules()):
-        return
-    for one in traced.kept():
+    kept = [] if any(isinstance(part, Layer) for part in module.modules()) else traced.kept()
+    traced.made.clear()
+    for one in kept:
         raise NotTraceableError(
             f"a call keeps a tensor of shape {tuple(one.shape)} that it made, in a cache or an object; a cache may be "
             "filled by one call before"

@@ -43,9 +43,16 @@ def test_a_change_is_found_and_undone(name):
         assert list(one) == list(before)
 
 
-def test_equal_but_other_objects_are_a_change():
-    one = [[1.0]]
+def test_equal_but_other_objects_are_a_change_and_equal_numbers_are_none():
+    one = [[1.0], 0.5, "word"]
     contents = of(one)
+    one[1] = float("0.5")
+    for _ in range(2):
+        assert contents.stands()
+    one[1] = True
+    assert not contents.stands()
+    contents.restore()
+    assert one[1] == 0.5
     one[0] = [1.0]
     assert not contents.stands()
 

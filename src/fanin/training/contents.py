@@ -1,7 +1,7 @@
-"""What lists, dicts and sets hold, one level deep and by identity, so that a change of it is found and undone.
+"""What lists, dicts and sets hold, one level deep, so that a change of it is found and undone.
 
-Of large ones, such as vocabularies, only the size is compared: looking at them before each step would take longer than
-the step.
+Objects are told by identity, numbers and words by value. Of large ones, such as vocabularies, only the size is
+compared: looking at them before each step would take longer than the step.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 KINDS = (list, dict, set, deque)
 _LARGE = 256
+_PLAIN = (int, float, str, bytes)
 Place = tuple[dict[str, Any], str, Any]  # an object's attributes, the name of one, and its value
 
 
@@ -24,30 +25,37 @@ class Contents:
     """
 
     def __init__(self, places: list[Place]):
-        self._small = [(place, [*_inside(place[2])]) for place in places if len(place[2]) <= _LARGE]
+        self._small = [place for place in places if len(place[2]) <= _LARGE]
         self._large = [(place, len(place[2])) for place in places if len(place[2]) > _LARGE]
-        self._containers = [place[2] for place, _ in self._small]
-        self._identities = [id(one) for _, inside in self._small for one in inside]
+        self._containers = [place[2] for place in self._small]
+        self._note()
+
+    def _note(self) -> None:
+        self._inside = [[*_inside(one)] for one in self._containers]
+        self._identities = [id(one) for inside in self._inside for one in inside]
 
     def stands(self) -> bool:
-        """Whether each holds the objects that it held, in their order."""
+        """Whether each holds what it held, in its order."""
         if self._large and any(len(place[2]) != size for place, size in self._large):
             return False
-        return (
-            not self._containers or [*map(id, chain.from_iterable(map(_inside, self._containers)))] == self._identities
-        )
+        if not self._containers or [*map(id, chain.from_iterable(map(_inside, self._containers)))] == self._identities:
+            return True
+        if any(True for _ in self.moved()):
+            return False
+        self._note()  # equal numbers or words, but other objects: the next look is short again
+        return True
 
     def moved(self) -> Iterator[Place]:
         """Those that hold something else."""
-        for place, inside in self._small:
-            if [*map(id, _inside(place[2]))] != [*map(id, inside)]:
+        for place, inside in zip(self._small, self._inside, strict=True):
+            if not _are_same([*_inside(place[2])], inside):
                 yield place
         yield from (place for place, size in self._large if len(place[2]) != size)
 
     def restore(self) -> None:
         """Put back what they held; of large ones, take away what came to the end."""
-        for place, inside in self._small:
-            if [*map(id, _inside(place[2]))] != [*map(id, inside)]:
+        for place, inside in zip(self._small, self._inside, strict=True):
+            if not _are_same([*_inside(place[2])], inside):
                 _fill(place[2], inside)
         for place, size in self._large:
             container = place[2]
@@ -55,6 +63,14 @@ class Contents:
                 del container[size:]
             while isinstance(container, dict) and len(container) > size:
                 dict.popitem(container)
+
+
+def _are_same(now: list[Any], then: list[Any]) -> bool:
+    """Whether these are the same objects; equal numbers and words count as the same."""
+    return len(now) == len(then) and all(
+        one is other or (type(one) is type(other) and type(one) in _PLAIN and one == other)
+        for one, other in zip(now, then, strict=True)
+    )
 
 
 def _fill(container: Any, inside: list[Any]) -> None:

@@ -105,7 +105,7 @@ class Compiler:
     def _refuse_strays(self, captured: Sequence[Tensor], static: Sequence[Tensor]) -> None:
         """Refuse weights that the step reads but not as the model's: they would get no gradient and no update."""
         held = [] if self._updater is None else self._updater.held
-        places = {*map(_place, static), *map(_place, held)} - {0}
+        places = {_place(one) for one in (*static, *held) if one.requires_grad} - {0}
         for one in captured:
             if _place(one) in places:
                 raise NotTraceableError(

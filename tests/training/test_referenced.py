@@ -261,3 +261,35 @@ def test_patience():
             steps += 1
         waits.append(steps - 1)
     assert waits == [1, 2, 4, 8, 16, 32, 16, 32]  # 33 steps without a change make it more patient again
+
+
+TEACHER = nn.Sequential(nn.Linear(6, 3), nn.Dropout(0.5))
+
+
+def test_modes_of_a_module_that_a_loss_reaches():
+    module = nn.Linear(6, 3)
+    x, y = torch.randn(8, 6), torch.arange(8) % 3
+    TEACHER.eval()
+    step = compile_step(
+        module, lambda outputs, targets: (outputs - TEACHER(x)).square().mean(), torch.optim.SGD(module.parameters(), 0)
+    )
+    assert step(x, y) == step(x, y)
+    TEACHER.train()
+    assert step(x, y) != step(x, y)
+
+
+def test_a_loss_that_names_its_own_model_keeps_the_programs_of_both_modes():
+    model = fanin.Sequential(
+        [fanin.Input((6,)), fanin.layers.Dense(4), fanin.layers.Dropout(0.5), fanin.layers.Dense(1)]
+    )
+
+    def loss(y_true, y_pred):
+        return (y_true - y_pred).square().mean(-1) + 0.01 * model.layers[0].kernel.square().mean()
+
+    model.compile("sgd", loss)
+    x = torch.randn(16, 6)
+    made = []
+    for _ in range(4):
+        model.fit(x, x[:, :1], batch_size=8, validation_data=(x, x[:, :1]), verbose=0)
+        made.append({id(program) for program in model.programs})
+    assert made[0] == made[-1]

@@ -120,17 +120,13 @@ class Watch:
         self._names_of = [(own := attributes_of(one), {*own}) for one in (*self._parts, *self._helpers)]
         self._cells = read.cells
         held = [value for *_, value in (*read.places, *read.cells) if issubclass(type(value), nn.Module)]
-        self._hidden = [part for one in held for part in one.modules()]  # parts of other modules, such as a teacher
+        known = {*map(id, self._parts)}  # their modes are in the key of each program
+        self._hidden = [part for one in held for part in one.modules() if id(part) not in known]  # such as a teacher's
         self._hidden_modes = [*map(_TRAINING, self._hidden)]
         self._attributes += read.places
         inside: list[Place] = [({}, name, value) for _, name, value in self._cells]
-        self._contents = Contents(
-            [
-                one
-                for one in (*self._attributes, *inside)
-                if issubclass(type(one[2]), KINDS) and one[1] not in _LOOKED_AT
-            ]
-        )
+        containers = [one for one in (*self._attributes, *inside) if issubclass(type(one[2]), KINDS)]
+        self._contents = Contents([one for one in containers if one[1] not in _LOOKED_AT])
         registries = [part.__dict__.get(name) for part in self._parts for name in _REGISTRIES]
         self._sizes = [(registry, len(registry)) for registry in registries if registry is not None]
         self._weights = [

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from compile_step_cases import plain_step
 from torch import nn
 
 import fanin
@@ -240,14 +241,7 @@ def run(make, loss, change, compiled):
             generator = torch.Generator().manual_seed(number)
             x = torch.randn(8, 6, generator=generator, dtype=torch.float64)
             y = torch.randint(0, 3, (8,), generator=generator)
-            if step is not None:
-                found.append(step(x, y).detach())
-            else:
-                optimizer.zero_grad()
-                value = loss(module(x), y)
-                value.backward()
-                optimizer.step()
-                found.append(value.detach())
+            found.append(plain_step(module, loss, optimizer, x, y) if step is None else step(x, y))
     tensors = [*module.parameters(), *module.buffers(), *owner.parameters(), *owner.buffers(), *more]
     tensors += [value for state in optimizer.state.values() for value in state.values()]
     numbers = torch.cat([one.detach().to_dense().double().reshape(-1) for one in (torch.stack(found), *tensors)])

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from compile_step_cases import plain_step
 from torch import nn
 
 import fanin
@@ -98,14 +99,7 @@ def losses(make, loss, change, compiled):
         if number == 2:
             change()
         x, y = torch.randn(8, 6, generator=torch.Generator().manual_seed(number)), torch.arange(8) % 3
-        if compiled:
-            found.append(step(x, y))
-        else:
-            optimizer.zero_grad()
-            value = loss(module(x), y)
-            value.backward()
-            optimizer.step()
-            found.append(value.detach())
+        found.append(step(x, y) if compiled else plain_step(module, loss, optimizer, x, y))
     return torch.stack(found), len(step.programs)
 
 

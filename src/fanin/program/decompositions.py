@@ -70,7 +70,7 @@ def sgd(
 
 
 # private to torch
-_FUSED: dict[str, Callable[..., None]] = {"_fused_adam_": adam, "_fused_adamw_": adamw, "_fused_sgd_": sgd}
+PLAIN: dict[str, Callable[..., None]] = {"_fused_adam_": adam, "_fused_adamw_": adamw, "_fused_sgd_": sgd}
 PLAIN_UPDATES: dict[Any, Callable[..., None]] = {
-    getattr(aten, name).tensor_lr: plain for name, plain in _FUSED.items() if hasattr(aten, name)
+    getattr(aten, name).tensor_lr: plain for name, plain in PLAIN.items() if hasattr(aten, name)
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from types import MethodType
 from typing import Any
@@ -20,6 +19,7 @@ from fanin.training.data import Batch
 from fanin.training.denormals import flush_denormals
 from fanin.training.eager import train_eagerly
 from fanin.training.engine import Engine
+from fanin.training.locks import lock_of
 from fanin.training.step import Step
 from fanin.training.sums import Sums
 from fanin.training.updaters import updater_for
@@ -37,7 +37,7 @@ class CompiledStep:
             )
         self.module, self.loss = module, loss
         self.optimizer = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizers.get(optimizer)
-        self._lock = threading.RLock()  # one step at a time
+        self._lock = lock_of(module)  # one step at a time, whether or not its loss is a module too
         owner = loss.__self__ if isinstance(loss, MethodType) else loss
         whole = _WithLoss(module, owner) if isinstance(owner, nn.Module) and owner is not module else module
         beside = [] if owner is None else [loss, owner]

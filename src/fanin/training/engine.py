@@ -59,6 +59,7 @@ class Engine:
         self.updater, self.sums = updater, sums
         self.wants_loss, self.wants_outputs = wants_loss, wants_outputs
         self.model, self._beside = step.objective.model, step.beside
+        self._lock = lock_of(self.model)
         self._compiler = Compiler(step, updater, sums, wants_loss, wants_outputs, make or Program)
         self._programs: Kinds[tuple[AnyProgram, Notes]] = Kinds()
         self._watch: Watch | None = None
@@ -81,7 +82,7 @@ class Engine:
 
     def look(self) -> None:
         """See whether the model changed since its programs were made, and forget them if it did."""
-        with lock_of(self.model):
+        with self._lock:
             self._look()
 
     def _look(self) -> None:
@@ -159,7 +160,7 @@ class Engine:
         key = kind, signatures, self._modes, _autocast(), rows_key()
         found = self._last_found  # to compare with the last key is shorter than to look in all
         if key != self._last_key or found is None:
-            with lock_of(self.model):
+            with self._lock:
                 found = self._programs.find(key, lambda: self._made(make))
         if found is not None:
             self._last_batch, self._last_kind, self._last_key, self._last_found = batch, kind, key, found

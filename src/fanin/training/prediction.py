@@ -53,6 +53,7 @@ class Prediction:
         is_snapshot: bool = False,
     ):
         self.module = module
+        self._lock = lock_of(module)
         self._lasting: Sequence[TracedPass] = FOR_GOOD if is_snapshot else UNTIL_PREPARED
         self._copies: dict[int, tuple[Tensor, Tensor]] | None = {} if is_snapshot else None
         self._call = call or module
@@ -66,7 +67,7 @@ class Prediction:
 
     def look(self) -> None:
         """Forget the programs if the module changed since they were made."""
-        with lock_of(self.module):
+        with self._lock:
             if self._watch is None or not self._watch.stands_for_calls():
                 self._programs.clear()
                 self._by_shape.clear()
@@ -107,7 +108,7 @@ class Prediction:
         what `inputs` gives."""
         inputs, structure = pytree.tree_flatten(x)
         key = structure, rows_key(), tuple((one.shape, one.dtype, one.device, one.stride()) for one in inputs)
-        with lock_of(self.module):
+        with self._lock:
             return self._programs.find(key, lambda: self._compile(inputs, structure))
 
     def inputs(self, x: Any) -> list[Tensor]:
@@ -118,7 +119,7 @@ class Prediction:
         """How many rows suit the processor's caches in one run, if rows do not see each other; else None."""
         inputs, structure = pytree.tree_flatten(x)
         key = structure, rows_key(), tuple((one.shape[1:], one.dtype, one.device) for one in inputs)
-        with lock_of(self.module):
+        with self._lock:
             if key not in self._at_once:
                 self._at_once[key] = self._look_at_rows(inputs, structure)
             return self._at_once[key]
@@ -178,7 +179,7 @@ class Prediction:
     def eager(self, x: Any) -> Any:
         """The outputs without a program; of a snapshot, with the weights that were copied."""
         copies = {key: copy for key, (_, copy) in (self._copies or {}).items()}
-        with lock_of(self.module), in_eval_mode(self.module.modules()), torch.no_grad(), swapped(self.module, copies):
+        with self._lock, in_eval_mode(self.module.modules()), torch.no_grad(), swapped(self.module, copies):
             return self._call(x)
 
     def __call__(self, x: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -14,13 +14,6 @@ from fanin.optimizers.core import Slots
 from fanin.training import torch_rules
 
 Gradients = Sequence[Tensor | None]
-# (is it SGD, do its options change) -> rule
-_RULES: dict[tuple[bool, bool], Callable[..., None]] = {
-    (True, False): torch_rules.fused_sgd,
-    (True, True): torch_rules.sgd,
-    (False, False): torch_rules.fused_adam,
-    (False, True): torch_rules.adam,
-}
 # Options that rules read beside the learning rate; schedulers may change some of them at each step.
 _FIXED = {True: ("dampening", "nesterov", "maximize"), False: ("eps", "amsgrad", "maximize")}
 _CHANGING = {True: ("momentum", "weight_decay"), False: ("betas", "weight_decay")}
@@ -133,7 +126,7 @@ class TorchUpdater:
             group["decoupled_weight_decay"] = self._is_decoupled(i)
             own = [next(given) for _ in self._numbers[i]]
             places = [place for _, place in zip(members, of_group, strict=False) if gradients[place] is not None]
-            rule = _RULES[self._is_sgd, changing[i] is None]
+            rule = torch_rules.sgd if self._is_sgd else torch_rules.adam
             for first in (True, False) if self._is_sgd else (False,):
                 chosen = [place for place in places if not self._is_sgd or fresh[place] is first]
                 if chosen:

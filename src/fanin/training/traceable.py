@@ -18,6 +18,7 @@ from fanin.program.trace import Traced
 from fanin.training.watch import Watch
 
 _SOURCES = (random.Random, np.random.Generator, np.random.RandomState)  # of random numbers
+_GLOBAL_SOURCES: list[Any] = [random.random.__self__, np.random.rand.__self__]  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -28,25 +29,20 @@ def nothing_moves(module: nn.Module, beside: Iterable[Any] = ()) -> Iterator[Non
     for one in before.values():
         if hasattr(type(one), "__next__"):
             raise NotTraceableError(f"a call reads a {type(one).__name__}, which may give something else each time")
-    sources = [(one, pickle.dumps(one)) for one in before.values() if type(one) in _SOURCES]
+    drawn_from = [*_GLOBAL_SOURCES, *(one for one in before.values() if type(one) in _SOURCES)]
+    sources = [(one, pickle.dumps(one)) for one in drawn_from]
     kept = [(one, one._version, one.detach().clone()) for one in before.tensors() if not one.is_inference()]
-    drawn, by_numpy = random.getstate(), np.random.get_state(legacy=False)
     try:
         yield
         if before.difference() is not None:
             raise NotTraceableError("a call changes what Python keeps")
         if any(one._version != version for one, version, _ in kept):
             raise NotTraceableError("a call changes a tensor in place that is no buffer")
-        for source, state in sources:
-            if pickle.dumps(source) != state:
-                raise NotTraceableError(f"a call draws from a {type(source).__name__}")
-        if random.getstate() != drawn or _numbers(np.random.get_state(legacy=False)) != _numbers(by_numpy):
+        if any(pickle.dumps(source) != state for source, state in sources):
             raise NotTraceableError("a call draws random numbers that are not torch's")
     except Exception as error:
         moved = before.difference() if isinstance(error, NotTraceableError) else None
         before.restore()
-        random.setstate(drawn)
-        np.random.set_state(by_numpy)
         for source, state in sources:
             _put_back(source, pickle.loads(state))
         with torch.no_grad():
@@ -80,8 +76,3 @@ def _put_back(source: Any, before: Any) -> None:
         source.set_state(before.get_state())
     else:
         source.setstate(before.getstate())
-
-
-def _numbers(state: object) -> str:
-    """A state of numpy's global generator in words that differ once a number was drawn: its position is among them."""
-    return str(state)

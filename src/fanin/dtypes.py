@@ -34,6 +34,7 @@ DTYPES = {
     "complex128": torch.complex128,
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_WITHOUT_FLOAT64 = {"mps"}  # kinds of devices
 _MIXED = {"mixed_float16": torch.float16, "mixed_bfloat16": torch.bfloat16}
 
 
@@ -53,6 +54,12 @@ def as_dtype(value: str | torch.dtype | np.dtype[Any] | type) -> torch.dtype:
     if name not in DTYPES:
         raise ValueError(f"Unknown dtype {value!r}.{nearest(name, DTYPES)}")
     return DTYPES[str(name)]
+
+
+def widest_float(device: torch.device | str | None = None) -> torch.dtype:
+    """The dtype of sums over many rows, and of what steps are worked out in: float64, or float32 on devices without."""
+    kind = "cpu" if device is None else torch.device(device).type
+    return torch.float32 if kind in _WITHOUT_FLOAT64 else torch.float64
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -21,6 +21,7 @@ from fanin.formats.state import check_built
 from fanin.formats.write import replacing, target
 from fanin.graph.symbolic import SymbolicTensor
 from fanin.graph.tree import leaves, tree_map
+from fanin.layers.devices import device_of
 from fanin.layers.input_spec import InputSpec
 from fanin.layers.layer import Layer
 from fanin.layers.scope import collect_losses
@@ -103,7 +104,8 @@ class _Ends:
         own = _graph_names(model, "input_names", len(found))
         self.names = own or [name or f"input_{i}" for i, (_, _, name) in enumerate(found)]
         self.module = _Flat(model, signature, spread)
-        self.examples = tuple(_example(shape, dtype) for shape, dtype, _ in found)
+        home = device_of(model)
+        self.examples = tuple(_example(shape, dtype).to(home) for shape, dtype, _ in found)
         self.open_sizes = tuple(
             {axis: f"{name}_{axis}" if axis else "batch" for axis, size in enumerate(shape) if size is None}
             for name, (shape, _, _) in zip(self.names, found, strict=True)

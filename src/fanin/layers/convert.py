@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fanin.dtypes import dtype_name
+from fanin.layers.devices import device_of
 
 
 def as_tensor(value: Any, who: str = "input") -> torch.Tensor:
@@ -52,13 +53,19 @@ def checked_cast(tensor: torch.Tensor, dtype: torch.dtype, who: str = "input") -
     return result
 
 
-def as_given(leaf: Any, who: str) -> Any:
-    """For layers that cast by themselves: an array as a tensor of its own dtype, everything else as it is.
+def is_array(value: Any) -> bool:
+    """Whether this is an array of somebody else's, and no tensor."""
+    return hasattr(value, "__array__") and not isinstance(value, torch.Tensor) and not inspect.isclass(value)
 
-    Raises TypeError for complex numbers, naming `who`.
+
+def as_given(leaf: Any, layer: Any) -> Any:
+    """For layers that cast by themselves: an array as a tensor of its own dtype on the layer's device, everything else
+    as it is.
+
+    Raises TypeError for complex numbers, naming the layer.
     """
-    outside = hasattr(leaf, "__array__") and not isinstance(leaf, torch.Tensor) and not inspect.isclass(leaf)
-    found = as_tensor(leaf, who) if outside else leaf
+    who = f"Layer {layer.name!r}"
+    found = as_tensor(leaf, who).to(device_of(layer)) if is_array(leaf) else leaf
     if isinstance(found, torch.Tensor) and found.is_complex():
         raise TypeError(f"{who} takes real numbers, found {found.dtype}.")
     return found

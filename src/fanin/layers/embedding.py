@@ -78,7 +78,7 @@ class Embedding(LowRankLayer):
             self.build(None)
 
     def _convert(self, leaf: Any) -> Any:
-        return as_given(leaf, f"Layer {self.name!r}")  # a 16-bit float could not hold the indices
+        return as_given(leaf, self)  # a 16-bit float could not hold the indices
 
     def _slots(self, input_dim: int | None) -> list[Slot]:
         return [

@@ -24,8 +24,9 @@ from fanin.graph.tree import leaves, tree_map
 from fanin.layers.attributes import Attributes
 from fanin.layers.building import Building
 from fanin.layers.carried import carrying, masks_of
-from fanin.layers.convert import as_tensor, checked_cast
+from fanin.layers.convert import as_tensor, checked_cast, is_array
 from fanin.layers.copies import Copies
+from fanin.layers.devices import device_of
 from fanin.layers.history import History
 from fanin.layers.input_spec import check_inputs
 from fanin.layers.ledger import Ledger, Noted
@@ -272,10 +273,10 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
             self.__dict__["_direct_dtype"], self.__dict__["_direct_size"] = self._compute, spec.axes[-1]
 
     def _convert(self, leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor) and (not hasattr(leaf, "__array__") or inspect.isclass(leaf)):
+        from_outside = is_array(leaf)
+        if not from_outside and not isinstance(leaf, torch.Tensor):
             return leaf  # an option of `call`
-        from_outside = not isinstance(leaf, torch.Tensor)
-        tensor = as_tensor(leaf, f"layer {self.name!r}") if from_outside else leaf
+        tensor = as_tensor(leaf, f"layer {self.name!r}").to(device_of(self)) if from_outside else leaf
         if tensor.dtype == self._compute or not (tensor.is_floating_point() or self.casts_integers):
             return tensor
         if tensor.is_complex():

@@ -77,7 +77,7 @@ class LayerNormalization(Affine):
         self.axis = axes if isinstance(axis, (list, tuple)) else axes[0]
 
     def _convert(self, leaf: Any) -> Any:
-        return as_given(leaf, f"Layer {self.name!r}")  # a cast to 16 bits would come before the mean is taken off
+        return as_given(leaf, self)  # a cast to 16 bits would come before the mean is taken off
 
     def build(self, input_shape: Any) -> None:
         """Make the weights for inputs with known sizes on `axis`, which becomes a list."""

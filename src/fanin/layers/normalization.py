@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from fanin import config
+from fanin.dtypes import widest_float
 from fanin.errors import DataError
 from fanin.layers.axes import checked_axes, from_front, known_sizes, smallest_shape
 from fanin.layers.convert import as_given, as_tensor, wide_dtype
@@ -74,7 +75,7 @@ class Normalization(Layer):
             raise ValueError(f"Normalization: variance must not be negative, found {self.input_variance!r}.")
 
     def _convert(self, leaf: Any) -> Any:
-        return as_given(leaf, f"Layer {self.name!r}")  # a cast to 16 bits would come before the mean is taken off
+        return as_given(leaf, self)  # a cast to 16 bits would come before the mean is taken off
 
     def build(self, input_shape: Any) -> None:
         """Make mean and variance for inputs with known sizes on `axis`."""
@@ -122,7 +123,7 @@ class Normalization(Layer):
                 self.build(tuple(size if axis in axes else None for axis, size in enumerate(batch.shape)))
             self._check_inputs((batch,))
             others = [axis for axis in range(batch.ndim) if axis not in axes]
-            values = batch.double()
+            values = batch.to(widest_float(batch.device))
             batch_mean = values.mean(others) if others else values
             batch_squares = (values - _broadcast(batch_mean, axes, batch.ndim)).square()
             batch_squares = batch_squares.sum(others) if others else batch_squares

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from fanin import config
+from fanin.dtypes import widest_float
 from fanin.errors import nearest
 from fanin.losses.base import divide_or_zero
-from fanin.metrics.base import Metric, Variables, accumulator_dtype, as_pair
+from fanin.metrics.base import Metric, Variables, as_pair
 from fanin.metrics.confusion import COUNTS, confusion, even, require_thresholds
 
 _CURVES = {"ROC": "ROC", "PR": "PR", "PRGAIN": "PRGAIN"}
@@ -81,7 +82,7 @@ class AUC(Metric):
 
     def init_variables(self, device: torch.device | str | None = None) -> Variables:
         """Four rows of counts, (T,), float64 zeros."""
-        dtype = accumulator_dtype(device)
+        dtype = widest_float(device)
         return {name: torch.zeros(self.num_thresholds, dtype=dtype, device=device) for name in COUNTS}
 
     def update(self, variables: Variables, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Variables:

@@ -14,16 +14,11 @@ import torch
 from torch import Tensor
 
 from fanin import config, initializers
-from fanin.dtypes import as_dtype, as_policy, dtype_name
+from fanin.dtypes import as_dtype, as_policy, dtype_name, widest_float
 from fanin.losses.base import align_weights, to_tensor
 from fanin.registry import snake_case
 
 Variables = dict[str, Tensor]
-
-
-def accumulator_dtype(device: torch.device | str | None = None) -> torch.dtype:
-    """float64, so that sums over many millions of rows do not drift; float32 on devices that have no float64."""
-    return torch.float32 if device is not None and torch.device(device).type == "mps" else torch.float64
 
 
 def weighted_total(
@@ -40,7 +35,7 @@ def weighted_total(
 
     Raises ValueError for weights that do not fit.
     """
-    dtype = accumulator_dtype(values.device)
+    dtype = widest_float(values.device)
     if sample_weight is None and mask is None:
         if values.ndim == 0:
             return values.to(dtype) * rows, float(rows)

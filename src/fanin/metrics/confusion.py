@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from fanin import config
+from fanin.dtypes import widest_float
 from fanin.losses.base import align_weights, divide_or_zero, same_shape
-from fanin.metrics.base import Metric, Variables, accumulator_dtype, as_pair
+from fanin.metrics.base import Metric, Variables, as_pair
 
 _NEVER = -1e10  # Keras's stand-in for "not among the top k": no threshold lies below it
 COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
@@ -62,7 +63,7 @@ def confusion(
         true, pred = true[..., class_id], pred[..., class_id]
         if weight is not None and weight.ndim:
             weight = weight[..., class_id if weight.shape[-1] > 1 else 0]
-    dtype = accumulator_dtype(pred.device)
+    dtype = widest_float(pred.device)
     yes = true.reshape(-1) != 0
     pred = pred.reshape(-1)
     each = torch.ones_like(pred, dtype=dtype)
@@ -133,7 +134,7 @@ class _Share(Metric):
 
     def init_variables(self, device: torch.device | str | None = None) -> Variables:
         """Two rows of counts, (T,), float64 zeros."""
-        shape, dtype = (len(self.thresholds),), accumulator_dtype(device)
+        shape, dtype = (len(self.thresholds),), widest_float(device)
         return {name: torch.zeros(shape, dtype=dtype, device=device) for name in ("true_positives", self.other)}
 
     def update(self, variables: Variables, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Variables:

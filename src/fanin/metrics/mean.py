@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fanin.dtypes import widest_float
 from fanin.losses.base import Loss, divide_or_zero, mask_for, to_tensor
 from fanin.masks import both
-from fanin.metrics.base import Metric, Variables, accumulator_dtype, as_pair, weighted_total
+from fanin.metrics.base import Metric, Variables, as_pair, weighted_total
 from fanin.registry import deserialize, serialize
 
 
@@ -34,7 +35,7 @@ class Mean(Metric):
 
     def init_variables(self, device: torch.device | str | None = None) -> Variables:
         """total and count, float64 zeros."""
-        dtype = accumulator_dtype(device)
+        dtype = widest_float(device)
         return {name: torch.zeros((), dtype=dtype, device=device) for name in ("total", "count")}
 
     def update(self, variables: Variables, values: Any, sample_weight: Any = None) -> Variables:  # type: ignore[override]

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fanin.dtypes import widest_float
 from fanin.losses.base import align_weights, divide_or_zero, mask_for, same_shape
-from fanin.metrics.base import Metric, Variables, accumulator_dtype, as_pair
+from fanin.metrics.base import Metric, Variables, as_pair
 from fanin.metrics.regression import columns
 
 AGGREGATIONS = (None, "uniform_average", "variance_weighted_average")
@@ -55,7 +56,7 @@ class R2Score(Metric):
     def init_variables(self, device: torch.device | str | None = None) -> Variables:
         """Sums as float64 zeros, each () until the first batch makes all but the number of values (U,)."""
         names = ("num_samples", "squared_sum", "sum", "residual", "count")
-        return {name: torch.zeros((), dtype=accumulator_dtype(device), device=device) for name in names}
+        return {name: torch.zeros((), dtype=widest_float(device), device=device) for name in names}
 
     def update(self, variables: Variables, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Variables:
         """New sums after one batch; another number of outputs than before is a ValueError."""
@@ -64,7 +65,7 @@ class R2Score(Metric):
             raise ValueError(f"{self.name} takes predictions of shape (B, U), found {tuple(pred.shape)}.")
         if variables["count"].ndim and variables["count"].shape != pred.shape[1:]:
             raise ValueError(f"{self.name} counted {len(variables['count'])} outputs, and now {pred.shape[1]}.")
-        dtype = accumulator_dtype(pred.device)
+        dtype = widest_float(pred.device)
         true, pred = true.to(dtype), pred.to(dtype)
         weight = torch.ones_like(pred)
         if sample_weight is not None:

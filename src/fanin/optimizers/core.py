@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from fanin.dtypes import widest_float
 from fanin.optimizers.clip import clip_global_norm, clip_norms, clip_values
 
 Slots = dict[str, Tensor]
@@ -165,7 +166,7 @@ def exact(step: Number) -> Number:
     """The number of a step as bias corrections need it, which lose digits in float32: a tensor as float64."""
     if not isinstance(step, Tensor):
         return step
-    return step.to(torch.float32 if step.device.type == "mps" else torch.float64)
+    return step.to(widest_float(step.device))
 
 
 def _fit(gradient: Tensor, weight: Tensor) -> Tensor:

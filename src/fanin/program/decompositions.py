@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fanin.dtypes import widest_float
 from fanin.program.effects import aten
 
 Tensors = list[Tensor]
@@ -41,7 +42,7 @@ def adam(
         v.mul_(beta2).add_(g * g * (1 - beta2))
         if amsgrad:
             v = largest[place].copy_(torch.maximum(largest[place], v))
-        count = t.to(torch.float64)
+        count = t.to(widest_float(t.device))
         first, second = (1 - beta1**count).to(w.dtype), (1 - beta2**count).to(w.dtype)
         w.sub_(rate / first * m / ((v / second).sqrt() + eps))
 

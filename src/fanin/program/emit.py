@@ -56,8 +56,7 @@ class Emitter:
         self._arrays: dict[fx.Node, str] = {}  # names of arrays in the memory of values
         self._calls_numpy = False
         with torch.inference_mode():
-            device = next((v.device for v in traced.static.values()), torch.device("cpu"))
-            self.arena = torch.empty(plan.size, dtype=torch.uint8, device=device)
+            self.arena = torch.empty(plan.size, dtype=torch.uint8, device=plan.device)
 
     def functions(self) -> tuple[dict[str, Any], str]:
         """The functions of the program by name, and their source.

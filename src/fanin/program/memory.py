@@ -23,6 +23,7 @@ class Plan:
         kept: the nodes whose results are written into planned memory.
         offset: memory -> its place in the arena, in bytes.
         size: the bytes of the arena.
+        device: where the arena is: with the largest result.
         span: memory -> (position of the first writer, of the last reader).
         bytes: memory -> its size.
         overwritten: memory that the last operation to read it overwrites.
@@ -31,6 +32,7 @@ class Plan:
     kept: set[fx.Node] = field(default_factory=set)
     offset: dict[Memory, int] = field(default_factory=dict)
     size: int = 0
+    device: torch.device | None = None
     span: dict[Memory, tuple[int, int]] = field(default_factory=dict)
     bytes: dict[Memory, int] = field(default_factory=dict)
     overwritten: set[Memory] = field(default_factory=set)
@@ -43,11 +45,11 @@ def plan_memory(graph: fx.Graph) -> Plan:
     overwrite the input that it is the last to read. What the program returns is written where the caller wants it, if
     the operation can do that.
     """
-    plan = Plan()
+    plan = Plan(device=_device(graph))
     place = {node: number for number, node in enumerate(graph.nodes)}
     direct = written_by_themselves(graph)
     for node in graph.nodes:
-        if _can_be_kept(node) and node not in direct:
+        if _can_be_kept(node, plan.device) and node not in direct:
             plan.kept.add(node)
             for value, memory in zip(tensors_of(node.meta["val"]), memories(node), strict=True):
                 plan.bytes[memory] = max(_bytes(value), plan.bytes.get(memory, 0))
@@ -75,12 +77,19 @@ def written_by_themselves(graph: fx.Graph) -> dict[fx.Node, int]:
     return found
 
 
-def _can_be_kept(node: fx.Node) -> bool:
+def _device(graph: fx.Graph) -> torch.device | None:
+    """The device of the largest result; None without any."""
+    values = (value for node in graph.nodes if node.op == "call_function" for value in tensors_of(node.meta.get("val")))
+    largest = max(values, key=_bytes, default=None)
+    return None if largest is None else largest.device
+
+
+def _can_be_kept(node: fx.Node, device: torch.device | None) -> bool:
     lasts = node.meta.get("constant") or node.meta.get("prepared")
     if node.op != "call_function" or lasts or is_view(node) or is_getitem(node):
         return False
     values = list(tensors_of(node.meta.get("val")))
-    if not values or any(not _is_plain(value) for value in values):
+    if not values or any(not _is_plain(value) or value.device != device for value in values):
         return False
     if node.target in EMPTIES:
         return True
@@ -92,6 +101,11 @@ def _is_plain(value: Tensor) -> bool:
     """Dense memory from its beginning, of a size that is worth a place."""
     dense = value.layout is torch.strided and value.storage_offset() == 0 and value.numel() > 0
     return dense and _bytes(value) >= value.numel() * value.element_size()
+
+
+def is_dense(value: Tensor) -> bool:
+    """Whether a tensor has a place in memory for each number, and no others."""
+    return _bytes(value) == value.numel() * value.element_size()
 
 
 def _bytes(value: Tensor) -> int:

@@ -14,6 +14,7 @@ from fanin.program.count import Count, count
 from fanin.program.emit import Emitter
 from fanin.program.memory import plan_memory
 from fanin.program.passes import PASSES, TracedPass
+from fanin.program.recorded import Recorded, can_be_recorded
 from fanin.program.trace import Traced, trace
 from fanin.program.verify import verify, verify_plan
 
@@ -64,6 +65,10 @@ class Program:
         self._lock = threading.Lock()
         values = [None if node is None else node.meta["val"] for node in traced.outputs]
         self.results = [value for value in values if value is not None]
+        if can_be_recorded(traced):
+            with _InferenceMode(True):
+                recorded = Recorded(self._look, self._run, traced, self.results)
+            self._look, self._run = recorded.look, recorded.run
         # Views of one number: `empty_like` of a tensor is the shortest way to a new one.
         self._templates = [
             torch.empty((), dtype=value.dtype, device=value.device).expand(value.shape) for value in self.results

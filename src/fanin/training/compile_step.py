@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from fanin import losses, optimizers
 from fanin.layers.convert import as_tensor
+from fanin.layers.devices import device_of
 from fanin.layers.ledger import run_updates
 from fanin.training.compiling import AnyProgram
 from fanin.training.data import Batch
@@ -62,7 +63,8 @@ class CompiledStep:
 
         The step runs in train mode: parts that were put into eval mode by themselves stay so.
         """
-        batch = Batch(x := _tensors(x), _tensors(y), _tensors(sample_weight), _rows(x))
+        x, y, sample_weight = self._tensors(x), self._tensors(y), self._tensors(sample_weight)
+        batch = Batch(x, y, sample_weight, _rows(x))
         with self._lock:
             module = self.module
             was_training = module.training or any(part.training for part in module.modules())
@@ -74,6 +76,15 @@ class CompiledStep:
             finally:
                 if not was_training:
                     module.eval()
+
+    def _tensors(self, part: Any) -> Any:
+        """A part of a batch with tensors as its leaves: arrays go where the module is."""
+        if part is None or isinstance(part, Tensor):
+            return part
+        home = device_of(self.module)
+        return pytree.tree_map(
+            lambda one: one if isinstance(one, Tensor) else as_tensor(one, "compile_step").to(home), part
+        )
 
     def _run(self, batch: Batch) -> Tensor:
         self.engine.look()
@@ -142,15 +153,6 @@ def _loss_function(loss: Any) -> Callable[[Any, Any, Any], tuple[Tensor, list[Te
     if not callable(loss):
         raise TypeError(f"compile_step: loss must be a name, a Loss or a function (outputs, targets), found {loss!r}.")
     return lambda y, outputs, weight: (loss(outputs, y) if weight is None else loss(outputs, y, weight), [])
-
-
-def _tensors(part: Any) -> Any:
-    """A part of a batch with tensors as its leaves."""
-    return part if part is None or isinstance(part, Tensor) else pytree.tree_map(_as_tensor, part)
-
-
-def _as_tensor(value: Any) -> Any:
-    return value if isinstance(value, Tensor) else as_tensor(value, "compile_step")
 
 
 def _rows(x: Any) -> int:

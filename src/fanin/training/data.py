@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from fanin.dtypes import widest_float
 from fanin.errors import DataError
 from fanin.graph.tree import leaves, tree_map
 from fanin.layers.convert import as_tensor, checked_cast
@@ -295,7 +296,7 @@ def weights_of_classes(targets: Any, class_weight: Mapping[int, float]) -> torch
         raise ValueError(f"class_weight: expected a dict of class number to weight, found keys {list(class_weight)}.")
     one_hot = targets.dim() > 1 and targets.shape[-1] > 1
     labels = targets.argmax(-1) if one_hot else targets.reshape(targets.shape[0]).round().long()
-    weights = torch.ones(labels.shape, dtype=torch.float64, device=labels.device)
+    weights = torch.ones(labels.shape, dtype=widest_float(labels.device), device=labels.device)
     for label, weight in class_weight.items():
         weights[labels == int(label)] = float(weight)
     return weights

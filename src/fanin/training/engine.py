@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from fanin.errors import NotTraceableError
 from fanin.graph.tree import leaves
 from fanin.kernels.rows import rows_key, rows_tensors
+from fanin.layers.devices import device_of
 from fanin.program import Program
 from fanin.training.compiling import AnyProgram, Compiler, Notes
 from fanin.training.data import Batch
@@ -103,6 +104,7 @@ class Engine:
         self._last_batch = None
 
     def _arrange(self) -> None:
+        self._device = device_of(self.model).type
         self.is_ready = not any(is_lazy(one) for one in (*self.model.parameters(), *self.model.buffers()))
         self.is_ready &= not any(has_hooks(one) for one in self.model.parameters())  # tracing would not meet them
         trained: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
@@ -157,7 +159,7 @@ class Engine:
         if batch is self._last_batch and kind == self._last_kind and _are_same(rows, self._last_rows):
             return self._last_found  # the same tensors, filled anew
         signatures = _signature(batch.x), _signature(batch.y), _signature(batch.weight)
-        key = kind, signatures, self._modes, _autocast(), rows_key()
+        key = kind, signatures, self._modes, _autocast(self._device), rows_key()
         found = self._last_found  # to compare with the last key is shorter than to look in all
         if key != self._last_key or found is None:
             with self._lock:
@@ -213,5 +215,5 @@ def _signature(part: Any) -> Hashable:
     return (type(part), *map(_signature, part)) if isinstance(part, (list, tuple)) else None
 
 
-def _autocast() -> Hashable:
-    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu")
+def _autocast(device: str) -> Hashable:
+    return torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)

@@ -13,6 +13,7 @@ import torch
 from fanin.callbacks import CallbackList, History
 from fanin.errors import DataError
 from fanin.graph.tree import as_list, tree_map
+from fanin.layers.devices import device_of
 from fanin.layers.variables import to_numpy
 from fanin.training import predicting
 from fanin.training.compiled import Compiled
@@ -220,8 +221,7 @@ def _prediction(model: Any) -> Prediction:
 def _reader(
     model: Any, class_weight: Any = None, batch_size: int = 32, shuffle: bool = False, finite: bool = True
 ) -> Reader:
-    device = next((p.device for p in model.parameters() if p.device.type != "meta"), torch.device("cpu"))
-    return Reader(model.dtype_policy.variable, device, class_weight, finite, batch_size, shuffle)
+    return Reader(model.dtype_policy.variable, device_of(model), class_weight, finite, batch_size, shuffle)
 
 
 def _read_validation(reader: Reader, given: Any) -> Arrays | Stream:

@@ -156,7 +156,11 @@ def _one_batch(prediction: Prediction | Tiled, x: Any, rows: int, found: Outputs
 
 
 def _fit(results: list[Tensor], places: list[Tensor]) -> bool:
-    return all(result.shape == place.shape for result, place in zip(results, places, strict=True))
+    """Whether a program can write its results there: numpy's memory is the CPU's."""
+    return all(
+        result.shape == place.shape and result.device == place.device
+        for result, place in zip(results, places, strict=True)
+    )
 
 
 class Tiled:

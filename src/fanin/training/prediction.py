@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from fanin.kernels.rows import rows_key, rows_tensors, with_rows_tensors
 from fanin.layers.convert import as_tensor
+from fanin.layers.devices import device_of
 from fanin.layers.modes import in_eval_mode
 from fanin.layers.variables import to_numpy
 from fanin.program import Program
@@ -28,7 +29,8 @@ from fanin.training.watch import Watch
 _MOST_SHAPES = 32  # that are known to `known`
 ForArray = Callable[[Any], list[Any]]
 _FLOAT32 = np.dtype(np.float32)
-# Rows in one run, where any number gives the same: what the widest value of a run takes then fits the caches.
+# Rows in one run, where any number gives the same: what the widest value of a run takes then fits the caches of a CPU;
+# other devices get more to do at once.
 _NUMBERS_AT_ONCE = 1 << 20
 _LEAST_AT_ONCE, _MOST_AT_ONCE = 32, 4096
 TILE = 32  # rows, where the same row shall give the same bits in every batch
@@ -88,7 +90,8 @@ class Prediction:
 
     def remember(self, x: Any) -> None:
         """Let `known` find the program of this array."""
-        found = self.program(as_it_is(x)) if x.dtype == _FLOAT32 else None
+        on_cpu = device_of(self.module).type == "cpu"
+        found = self.program(as_it_is(x)) if x.dtype == _FLOAT32 and on_cpu else None
         if found is None or rows_key() is not None:
             return
         if found[0].is_prepared:  # its weights would have to be looked at again
@@ -116,7 +119,7 @@ class Prediction:
         return [*pytree.tree_leaves(x), *rows_tensors()]
 
     def rows_at_once(self, x: Any) -> int | None:
-        """How many rows suit the processor's caches in one run, if rows do not see each other; else None."""
+        """How many rows suit the device in one run, if rows do not see each other; else None."""
         inputs, structure = pytree.tree_flatten(x)
         key = structure, rows_key(), tuple((one.shape[1:], one.dtype, one.device) for one in inputs)
         with self._lock:
@@ -125,7 +128,7 @@ class Prediction:
             return self._at_once[key]
 
     def _look_at_rows(self, inputs: list[Tensor], structure: Any) -> int | None:
-        if rows_key() is not None or any(one.device.type != "cpu" for one in inputs):
+        if rows_key() is not None:
             return None
         examples = [[one.new_zeros(rows, *one.shape[1:]) for one in inputs] for rows in (3, 8)]
         try:
@@ -137,7 +140,8 @@ class Prediction:
         if not stay_apart:
             return None
         widest = max(_numbers_of(node) for node in few.graph.nodes if node not in few.static) // 3
-        return max(_LEAST_AT_ONCE, min(_MOST_AT_ONCE, _NUMBERS_AT_ONCE // widest))
+        numbers, most = (_NUMBERS_AT_ONCE, _MOST_AT_ONCE) if inputs[0].device.type == "cpu" else (1 << 25, 1 << 16)
+        return max(_LEAST_AT_ONCE, min(most, numbers // widest))
 
     def _function(self, inputs: list[Tensor], structure: Any, shapes: list[Any] | None = None) -> Any:
         """What a program computes, its static tensors, and its inputs; the structures of results go into `shapes`."""
@@ -222,11 +226,13 @@ class CompiledPrediction:
         found = self._by_shape.get(x.shape) if type(x) is np.ndarray and x.dtype == _FLOAT32 else None
         if found is not None and rows_key() is None and x.flags.c_contiguous:
             return found(x)[0]
-        outputs = self._prediction(pytree.tree_map(lambda one: as_tensor(one, "x"), x))
+        home = device_of(self.module)
+        given = pytree.tree_map(lambda one: one if isinstance(one, Tensor) else as_tensor(one, "x").to(home), x)
+        outputs = self._prediction(given)
         if any(isinstance(one, Tensor) for one in pytree.tree_leaves(x)):
             return outputs
-        if type(x) is np.ndarray and x.dtype == _FLOAT32 and rows_key() is None:
-            known = self._prediction.program(as_tensor(x, "x"))
+        if type(x) is np.ndarray and x.dtype == _FLOAT32 and home.type == "cpu" and rows_key() is None:
+            known = self._prediction.program(given)
             if known is not None and isinstance(outputs, Tensor) and outputs.dtype != torch.bfloat16:
                 self._by_shape[x.shape] = for_array(known[0])
         return pytree.tree_map(to_numpy, outputs)

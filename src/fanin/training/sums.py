@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fanin.dtypes import widest_float
 from fanin.training.step import Variables
 
 
@@ -19,7 +21,7 @@ class Sums:
     @classmethod
     def new(cls, losses: int, metrics: list[Variables], device: torch.device | None) -> Sums:
         """Sums of 0 for so many losses, and of these metrics."""
-        return cls([torch.zeros((), dtype=torch.float64, device=device) for _ in range(losses)], metrics)
+        return cls([torch.zeros((), dtype=widest_float(device), device=device) for _ in range(losses)], metrics)
 
     def tensors(self) -> list[Tensor]:
         """All of them."""
@@ -34,11 +36,13 @@ class Sums:
                 for name, value in old.items():
                     value.copy_(new[name])
 
-    def fits(self, metrics: list[Variables]) -> bool:
-        """Whether these metrics have the same variables."""
-        return [{n: (v.shape, v.dtype, v.device) for n, v in one.items()} for one in self.metrics] == [
-            {n: (v.shape, v.dtype, v.device) for n, v in one.items()} for one in metrics
-        ]
+    def fits(self, others: Sums) -> bool:
+        """Whether those are sums of the same kind, on the same device."""
+        return self._kinds() == others._kinds()
+
+    def _kinds(self) -> list[Any]:
+        names = [list(variables) for variables in self.metrics]
+        return [names, *((one.shape, one.dtype, one.device) for one in self.tensors())]
 
     def add(self, losses: Sequence[Tensor], metrics: list[Variables], rows: int) -> None:
         """Add what a step gave: its losses, each the mean of so many rows, and the new sums of the metrics."""

@@ -1,7 +1,8 @@
 """The updates of torch.optim's SGD, Adam and AdamW: by torch's fused kernels, or in public operations.
 
 The kernels take momentum, betas and weight decay as plain numbers, which a program holds for good. Where a scheduler
-changes them at each step, as OneCycleLR does, they are tensors, and the formulas those of `decompositions`.
+changes them at each step, as OneCycleLR does, they are tensors, and the formulas those of `decompositions`; so are they
+on devices without such kernels.
 
 A rule takes a group's options, without those that change; its numbers (learning rate, momentum or betas, weight
 decay); and lists for its weights.
@@ -18,6 +19,7 @@ from fanin.optimizers.core import Slots
 from fanin.program import decompositions
 
 Group = dict[str, Any]
+_FUSED = ("cpu", "cuda")  # devices for which torch has the kernels
 
 
 def sgd(
@@ -25,7 +27,7 @@ def sgd(
 ) -> None:
     """SGD; `first` where momentum begins."""
     rate, *changing = numbers
-    update: Any = torch._fused_sgd_ if "momentum" in group else decompositions.sgd
+    update, rate = _update("_fused_sgd_", rate, "momentum" in group)
     momentum, decay = (group["momentum"], group["weight_decay"]) if "momentum" in group else changing
     has_buffers = "momentum" not in group or momentum
     update(
@@ -41,7 +43,7 @@ def adam(
     """Adam and AdamW."""
     rate, *changing = numbers
     name = "_fused_adamw_" if group["decoupled_weight_decay"] else "_fused_adam_"
-    update = getattr(torch, name) if "betas" in group else decompositions.PLAIN[name]
+    update, rate = _update(name, rate, "betas" in group)
     beta1, beta2, decay = (*group["betas"], group["weight_decay"]) if "betas" in group else changing
     steps = [s["step"] for s in slots]
     torch._foreach_add_(steps, 1)
@@ -50,3 +52,11 @@ def adam(
         [s["max_exp_avg_sq"] for s in slots] if group["amsgrad"] else [], steps, lr=rate, beta1=beta1, beta2=beta2,
         weight_decay=decay, eps=group["eps"], amsgrad=group["amsgrad"], maximize=group["maximize"],
     )  # fmt: skip
+
+
+def _update(name: str, rate: Tensor, are_fixed: bool) -> tuple[Any, Tensor]:
+    """What to call, and the learning rate as it needs it: on a GPU torch's kernels read a float32."""
+    device = rate.device.type
+    if not are_fixed or device not in _FUSED:
+        return decompositions.PLAIN[name], rate
+    return getattr(torch, name), rate if device == "cpu" else rate.float()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fanin.dtypes import widest_float
 from fanin.optimizers.core import Slots
 from fanin.training import torch_rules
 
@@ -41,8 +42,9 @@ class TorchUpdater:
         known &= all(hasattr(torch, name) for name in ("_fused_sgd_", "_fused_adam_", "_fused_adamw_"))
         hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks or _has_own_step(optimizer)
         plain = all(not g.get("differentiable") and not g.get("capturable") for g in optimizer.param_groups)
-        dtypes = {w.dtype for g in optimizer.param_groups for w in g["params"]}
-        return known and not hooked and plain and dtypes <= {torch.float32, torch.float64}
+        weights = [w for g in optimizer.param_groups for w in g["params"]]
+        alike = {w.dtype for w in weights} <= {torch.float32, torch.float64} and len({w.device for w in weights}) == 1
+        return known and not hooked and plain and alike
 
     def arrange(self, trained: list[Tensor]) -> None:
         """As `Updater.arrange`: weights of the optimizer that `trained` leaves out get no update."""
@@ -56,8 +58,9 @@ class TorchUpdater:
             for group, weights in zip(self.optimizer.param_groups, self._groups, strict=True)
             for w in weights
         ]
+        device = self.held[0].device
         self._numbers = [
-            [torch.zeros((), dtype=torch.float64) for _ in range(3 if self._is_sgd else 4)]
+            [torch.zeros((), dtype=widest_float(device), device=device) for _ in range(3 if self._is_sgd else 4)]
             for _ in self.optimizer.param_groups
         ]
         self.numbers = [number for numbers in self._numbers for number in numbers]
@@ -80,10 +83,12 @@ class TorchUpdater:
         if not self._is_sgd:
             names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
         if all(state.get(name) is not None for name in names):
+            if "step" in state:  # torch counts on the host where it does not fuse updates; its own steps take either
+                state["step"] = state["step"].to(weight.device)
             return {name: value for name, value in state.items() if isinstance(value, Tensor)}
         fresh = {name: torch.zeros_like(weight, requires_grad=False) for name in names}
         if not self._is_sgd:
-            fresh = {"step": torch.zeros((), dtype=torch.float32), **fresh}
+            fresh = {"step": torch.zeros((), dtype=torch.float32, device=weight.device), **fresh}
         self._fresh[id(weight)] = fresh
         return fresh
 

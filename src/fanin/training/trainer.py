@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fanin.layers.devices import device_of
 from fanin.layers.ledger import run_updates
 from fanin.optimizers import Optimizer
 from fanin.program import InductorProgram, Program
@@ -38,8 +39,7 @@ class Trainer:
 
     def begin_pass(self) -> None:
         """Start an epoch or an evaluation: empty sums."""
-        device = next((parameter.device for parameter in self.model.parameters()), None)
-        self.engine = self._engine(device)
+        self.engine = self._engine(device_of(self.model))
         self.state: State = self.step.live_state(self.engine.sums.metrics)
         self.rows = 0
         self._own_logs = {}
@@ -54,15 +54,14 @@ class Trainer:
         if not self.compiled.run_eagerly:
             self.engine.look()
 
-    def _engine(self, device: torch.device | None) -> Engine:
+    def _engine(self, device: torch.device) -> Engine:
         """The engine of the last pass, if it still fits; its sums begin anew."""
         compiled, engine = self.compiled, self.compiled.engine
-        metrics = compiled.new_sums(device)
+        sums = Sums.new(1 + len(compiled.loss_names), compiled.new_sums(device), device)
         known = engine is not None and engine.model is self.model and engine.outputs is compiled.outputs
-        if known and engine.sums.fits(metrics):
-            engine.sums.restart(metrics)
+        if known and engine.sums.fits(sums):
+            engine.sums.restart(sums.metrics)
             return engine  # type: ignore[no-any-return]
-        sums = Sums.new(1 + len(compiled.loss_names), metrics, device)
         updater = updater_for(compiled.optimizer)
         make = InductorProgram if compiled.jit_compile is True else Program
         compiled.engine = Engine(self.step, updater, sums, wants_outputs=compiled.keeps_own_states, make=make)

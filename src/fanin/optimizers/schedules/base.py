@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fanin import config
+from fanin.dtypes import widest_float
 from fanin.registry import Family
 
 
@@ -51,9 +52,8 @@ class Formula(LearningRateSchedule):
     def __call__(self, step: Any) -> Any:
         """The learning rate after `step` steps."""
         if isinstance(step, Tensor):
-            inner = torch.float32 if step.device.type == "mps" else torch.float64
             outer = torch.float64 if config.floatx() == "float64" else torch.float32
-            rate: Tensor = self.formula(step.to(inner), torch)
+            rate: Tensor = self.formula(step.to(widest_float(step.device)), torch)
             return rate.to(outer)
         with np.errstate(all="ignore"):  # what is not finite, the optimizer refuses
             return float(self.formula(np.float64(step), np))

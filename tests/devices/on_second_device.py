@@ -105,6 +105,8 @@ def test_arrays_go_where_the_layer_is() -> None:
     first, second = layers.Input((8,)), layers.Input((8,))
     joined = fanin.Model({"a": first, "b": second}, layers.Dense(2)(layers.Concatenate()([first, second])))
     assert joined.to("second")({"a": X, "b": X}).device.type == "second"
+    table = fanin.Model(first, layers.Dense(4)(first) * torch.arange(4.0)).to("second")  # a tensor of the graph follows
+    assert table(X).device.type == "second"
     for layer in (layers.Normalization(), layers.LayerNormalization(), layers.BatchNormalization()):
         layer.build((None, 8))
         assert layer.to("second")(X).device.type == "second"

@@ -23,6 +23,8 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
+
 from fanin.graph.node import FunctionCall, Node
 from fanin.graph.symbolic import SymbolicTensor, symbols_in
 
@@ -108,23 +110,26 @@ class _Writer:
         for key in node.kwargs:  # a file may have brought it
             if not key.isidentifier() or keyword.iskeyword(key):
                 raise ValueError(f"{node.layer.name!r} is called with {key!r}, which is no name of an argument.")
-        given = [self._text(value) for value in node.args]
-        given += [f"{key}={self._text(value)}" for key, value in node.kwargs.items()]
+        near = self._variables[_key(node.input_tensors[0])]
+        given = [self._text(value, near) for value in node.args]
+        given += [f"{key}={self._text(value, near)}" for key, value in node.kwargs.items()]
         return ", ".join(given)
 
-    def _text(self, value: Any) -> str:
-        """An expression for an argument: symbols by their variables, small constants as they are."""
+    def _text(self, value: Any, near: str = "") -> str:
+        """An expression for an argument: symbols by their variables, small constants as they are, tensors on the device
+        of the variable `near`."""
         if isinstance(value, SymbolicTensor):
             return self._variables[_key(value)]
         if value is None or isinstance(value, (bool, int, str)) or (type(value) is float and math.isfinite(value)):
             return repr(value)
         if type(value) is list:
-            return f"[{', '.join(map(self._text, value))}]"
+            return f"[{', '.join(self._text(item, near) for item in value)}]"
         if type(value) is tuple:
-            return f"({', '.join(map(self._text, value))}{',' if len(value) == 1 else ''})"
+            return f"({', '.join(self._text(item, near) for item in value)}{',' if len(value) == 1 else ''})"
         if type(value) is dict and all(isinstance(key, (str, int)) for key in value):
-            return f"{{{', '.join(f'{key!r}: {self._text(item)}' for key, item in value.items())}}}"
-        return self._global("constant", value)
+            return f"{{{', '.join(f'{key!r}: {self._text(item, near)}' for key, item in value.items())}}}"
+        constant = self._global("constant", value)
+        return f"{constant}.to({near}.device)" if isinstance(value, torch.Tensor) and near else constant
 
     def _name_of(self, operation: Any) -> str:
         if id(operation) not in self._called:

@@ -12,7 +12,7 @@ import torch
 from device_cases import LOGITS, X, Y, model, trained
 
 import fanin
-from fanin import callbacks, layers, optimizers
+from fanin import adapters, callbacks, layers, optimizers
 
 TENSORS = torch.from_numpy(X).to("second")
 
@@ -185,3 +185,23 @@ def test_files_of_a_model_there(tmp_path: Path) -> None:
     loaded.to("second").fit(X, Y, verbose=0)  # with the state of its optimizer
     again.set_weights(made.get_weights())
     assert copy.deepcopy(made).layers[0].kernel.device.type == "second"
+
+
+def test_adapters_row_by_row() -> None:
+    torch.manual_seed(0)
+    here = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+    for name in ("ann", "bob"):
+        adapters.add(here, name, rank=4)
+    for name, weight in here.named_parameters():
+        if "lora" in name:
+            torch.nn.init.normal_(weight)
+    there = copy.deepcopy(here).to("second")
+    names = ["ann", None, "bob", "ann"] * 25
+    with adapters.rows(here, names), adapters.rows(there, names):
+        np.testing.assert_allclose(
+            there(TENSORS).detach().cpu(), here(torch.from_numpy(X)).detach(), rtol=1e-4, atol=1e-4
+        )
+        steps = [fanin.compile_step(one, torch.nn.functional.cross_entropy, "sgd") for one in (here, there)]
+        for _ in range(3):
+            first, second = (step(X, Y).item() for step in steps)
+            assert first == pytest.approx(second, rel=1e-4)

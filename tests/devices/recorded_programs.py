@@ -15,8 +15,8 @@ from stand_in_graphs import FUNCTIONS, Graph
 
 import fanin
 from fanin import layers, optimizers
+from fanin.optimizers import fused
 from fanin.program import recorded
-from fanin.training import torch_rules
 
 ADAM = lambda made: "adam"  # noqa: E731
 
@@ -25,6 +25,7 @@ ADAM = lambda made: "adam"  # noqa: E731
 def _graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Graph, "made", 0)
     monkeypatch.setattr(Graph, "played", 0)
+    monkeypatch.setattr(Graph, "lines", [])
     for name, stand_in in FUNCTIONS.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
 
@@ -55,11 +56,15 @@ def test_training(monkeypatch: pytest.MonkeyPatch, optimizer: Any) -> None:
     assert Graph.played >= 3
 
 
-@pytest.mark.parametrize("has_kernels", [True, False])
-def test_torchs_fused_kernels(monkeypatch: pytest.MonkeyPatch, has_kernels: bool) -> None:
-    monkeypatch.setattr(torch_rules, "_FUSED", ("second",) if has_kernels else ())
-    plain, played = both(monkeypatch, lambda made: torch.optim.Adam(made.parameters(), lr=0.01))
+@pytest.mark.parametrize(
+    "optimizer", [ADAM, lambda made: "adamw", lambda made: torch.optim.Adam(made.parameters(), lr=0.01, amsgrad=True)]
+)
+def test_torchs_fused_kernels(monkeypatch: pytest.MonkeyPatch, optimizer: Any) -> None:
+    monkeypatch.setattr(fused, "_DEVICES", ("cpu", "second"))
+    plain, played = both(monkeypatch, optimizer)
+    np.testing.assert_allclose(plain, trained("cpu", optimizer)[0], rtol=2e-5, atol=2e-5)
     assert played == plain
+    assert any("_fused_adam" in line for line in Graph.lines)
 
 
 def test_draws_without_a_seed_are_fresh_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:

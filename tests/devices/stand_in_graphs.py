@@ -17,9 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Graph:
-    """For `torch.cuda.CUDAGraph`; `made` counts recordings, `played` how often they were played."""
+    """For `torch.cuda.CUDAGraph`; `made` counts recordings, `played` how often they were played, `lines` what."""
 
     made = played = 0
+    lines: list[str] = []
     refuses = ""  # the name of an operation that it cannot record
 
     def __init__(self) -> None:
@@ -65,6 +66,7 @@ class _Recording(TorchDispatchMode):
             if one.untyped_storage().data_ptr() not in known and one.is_floating_point():
                 one.fill_(float("nan"))
         self.graph.calls.append((func, args, kwargs, results))
+        Graph.lines.append(str(func))
         return results
 
 

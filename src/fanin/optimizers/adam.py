@@ -10,6 +10,7 @@ from torch import Tensor
 from fanin.optimizers import hyper
 from fanin.optimizers.base import Optimizer
 from fanin.optimizers.core import Number, Slots, exact
+from fanin.optimizers.fused import has_kernels, rate_for_kernel
 
 _FOREVER = 1e9  # a step number at which torch's own bias corrections are 1, so that only ours count
 _FUSED_DTYPES = (torch.float32, torch.float64)
@@ -89,7 +90,7 @@ class Adam(Optimizer):
             self._corrected
             and hasattr(torch, "_fused_adam_")
             and first.dtype in _FUSED_DTYPES
-            and first.device.type in ("cpu", "cuda")
+            and has_kernels(first.device)
         )
         if not fused or not all(w.is_contiguous() for w in weights):
             self.plain(weights, gradients, slots, size)
@@ -102,7 +103,7 @@ class Adam(Optimizer):
             [s["velocity"] for s in slots],
             [s["velocity_hat"] for s in slots] if self.amsgrad else [],
             [forever] * len(weights),
-            lr=size if first.device.type == "cpu" else size.float(),
+            lr=rate_for_kernel(size),
             beta1=self.beta_1,
             beta2=self.beta_2,
             weight_decay=0.0,

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from fanin.optimizers.core import Slots
+from fanin.optimizers.fused import has_kernels, rate_for_kernel
 from fanin.program import decompositions
 
 Group = dict[str, Any]
-_FUSED = ("cpu", "cuda")  # devices for which torch has the kernels
 
 
 def sgd(
@@ -55,8 +55,7 @@ def adam(
 
 
 def _update(name: str, rate: Tensor, are_fixed: bool) -> tuple[Any, Tensor]:
-    """What to call, and the learning rate as it needs it: on a GPU torch's kernels read a float32."""
-    device = rate.device.type
-    if not are_fixed or device not in _FUSED:
-        return decompositions.PLAIN[name], rate
-    return getattr(torch, name), rate if device == "cpu" else rate.float()
+    """What to call, and the learning rate as it needs it."""
+    if are_fixed and has_kernels(rate.device):
+        return getattr(torch, name), rate_for_kernel(rate)
+    return decompositions.PLAIN[name], rate

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from fanin.errors import NotTraceableError
 from fanin.program.decompositions import PLAIN_UPDATES
 from fanin.program.trace import trace
 
@@ -49,9 +50,12 @@ class InductorProgram:
         return list(inputs)
 
     def run_on(self, looked: list[Tensor], results: Sequence[Tensor]) -> None:
-        """As `Program.run_on`."""
+        """As `Program.run_on`. NotTraceableError where inductor cannot compile it."""
         with self._lock, torch.no_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
-            found = [value for value in self._run(*self._static, *looked) if value is not None]
+            try:
+                found = [value for value in self._run(*self._static, *looked) if value is not None]
+            except torch._dynamo.exc.TorchDynamoException as error:  # it compiles at the first run, before it computes
+                raise NotTraceableError(f"jit_compile=True: inductor fails: {str(error).strip()}") from error
             for result, value in zip(results, found, strict=True):
                 result.copy_(value)

@@ -62,7 +62,7 @@ class Compiler:
     ):
         self._step, self._updater, self._sums = step, updater, sums
         self._wants_loss, self._wants_outputs = wants_loss, wants_outputs
-        self._make = make
+        self.make = make
         self._model = step.objective.model
 
     def train(self, kind: Hashable, batch: Batch) -> tuple[AnyProgram, Notes]:
@@ -88,7 +88,7 @@ class Compiler:
                 return body(stands_for, traced_batch, notes)
 
         with nothing_moves(self._model, self._step.beside):
-            program = self._make(function, static, [*inputs, *rows])
+            program = self.make(function, static, [*inputs, *rows])
             keeps_nothing(self._model, program.traced)
         self._refuse_strays(program.captured, static)
         return program, notes

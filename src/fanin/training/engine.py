@@ -23,6 +23,7 @@ from fanin.training.patience import Patience
 from fanin.training.reasons import reason_for, warn_of
 from fanin.training.step import Step
 from fanin.training.sums import Sums
+from fanin.training.uncopied import Uncopied
 from fanin.training.updaters import Updater
 from fanin.training.watch import Watch, has_hooks
 
@@ -34,7 +35,7 @@ class Outcome(NamedTuple):
     outputs: Any
 
 
-class Engine:
+class Engine(Uncopied):
     """The compiled steps of one model.
 
     Args:
@@ -75,9 +76,6 @@ class Engine:
         self._last_inputs: list[Tensor] = []
         self._captured: list[tuple[Tensor, int]] = []  # tensors that programs took from elsewhere, and where they lay
         self._last_rows: list[Tensor] = []
-
-    def __reduce__(self) -> Any:
-        return _nothing, ()  # a copy of a model compiles its own
 
     # --- keeping up with the model ---------------------------------------------------------------------------
 
@@ -149,6 +147,12 @@ class Engine:
             program.run_on(self._last_inputs, results)
         except IndexError:  # a label or an index out of range: the eager step says which
             return None
+        except NotTraceableError as error:  # inductor gives up; later steps go without it
+            self._explain(error)
+            self._compiler.make = Program
+            self._programs.clear()
+            self._last_batch = self._last_key = None
+            return None
         loss = results.pop(0) if self.wants_loss else None
         return Outcome(loss, pytree.tree_unflatten(results, notes.outputs) if self.wants_outputs else None)
 
@@ -194,10 +198,6 @@ class Engine:
 
 def _are_same(ones: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
     return len(ones) == len(others) and all(one is other for one, other in zip(ones, others, strict=True))
-
-
-def _nothing() -> None:
-    return None
 
 
 def _leaves(batch: Batch) -> list[Tensor]:

@@ -24,6 +24,7 @@ from fanin.training.kinds import Kinds
 from fanin.training.locks import lock_of
 from fanin.training.swapped import swapped
 from fanin.training.traceable import keeps_nothing, nothing_moves
+from fanin.training.uncopied import Uncopied
 from fanin.training.watch import Watch
 
 _MOST_SHAPES = 32  # that are known to `known`
@@ -36,7 +37,7 @@ _LEAST_AT_ONCE, _MOST_AT_ONCE = 32, 4096
 TILE = 32  # rows, where the same row shall give the same bits in every batch
 
 
-class Prediction:
+class Prediction(Uncopied):
     """What a module gives for inputs, in eval mode and without gradients.
 
     Args:
@@ -63,9 +64,6 @@ class Prediction:
         self._by_shape: dict[Any, tuple[ForArray, Any]] = {}
         self._at_once: dict[Any, int | None] = {}
         self._watch: Watch | None = None
-
-    def __reduce__(self) -> Any:
-        return _nothing, ()  # a copy of a model compiles its own
 
     def look(self) -> None:
         """Forget the programs if the module changed since they were made."""
@@ -275,7 +273,3 @@ def _numbers_of(node: Any) -> int:
 def as_it_is(x: np.ndarray[Any, Any]) -> Tensor:
     """The tensor in an array's memory; of what may not be written, a copy."""
     return torch.from_numpy(x if x.flags.writeable else x.copy())
-
-
-def _nothing() -> None:
-    return None

@@ -13,6 +13,7 @@ from device_cases import LOGITS, X, Y, model, trained
 
 import fanin
 from fanin import adapters, callbacks, layers, optimizers
+from fanin.training import ready
 
 TENSORS = torch.from_numpy(X).to("second")
 
@@ -97,6 +98,15 @@ def test_predict_in_every_way(tmp_path: Path) -> None:
         assert isinstance(found, np.ndarray)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert fanin.compile_predict(there, X)(TENSORS).device.type == "second"
+
+
+def test_data_that_is_read_once_goes_batch_by_batch() -> None:
+    there = model().to("second")
+    there.compile("sgd", LOGITS)
+    there.evaluate(X, Y, verbose=0)
+    for stays, kind in ((True, "second"), (False, "cpu")):
+        data = ready.reader(there, stays=stays).arrays(X, Y, np.ones(100))
+        assert {data.x.device.type, data.y.device.type, data.weight.device.type} == {kind}
 
 
 def test_arrays_go_where_the_layer_is() -> None:

@@ -24,6 +24,7 @@ from fanin.graph.tree import leaves, tree_map
 from fanin.layers.devices import device_of
 from fanin.layers.input_spec import InputSpec
 from fanin.layers.layer import Layer
+from fanin.layers.modes import in_eval_mode
 from fanin.layers.scope import collect_losses
 
 _LARGEST = 2**31 - 2**24  # what a protobuf file can hold, with room for the graph
@@ -66,7 +67,7 @@ def export_onnx(
     import onnx
 
     ends = _Ends(model, input_signature)
-    with _quiet(), _in_eval_mode(model), collect_losses(), torch.no_grad():
+    with _quiet(), in_eval_mode(model.modules()), collect_losses(), torch.no_grad():
         try:
             program = torch.onnx.export(
                 ends.module,
@@ -225,18 +226,6 @@ def _unlike(names: list[str], taken: set[str]) -> list[str]:
 
 
 # --- circumstances ----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Every part in eval mode, and back."""
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 @contextmanager

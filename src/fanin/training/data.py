@@ -128,6 +128,13 @@ class Stream:
         return len(self._source) if isinstance(self._source, Sized) else None
 
 
+def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches with their tensors on a device."""
+    for batch in batches:
+        x, y, weight = (_mapped(lambda leaf: leaf.to(device), part) for part in batch[:3])
+        yield Batch(x, y, weight, batch.size)
+
+
 def _mapped(take: Callable[[torch.Tensor], torch.Tensor], part: Any) -> Any:
     return tree_map(lambda leaf: None if leaf is None else take(leaf), part)
 
@@ -148,7 +155,7 @@ class Reader:
 
     Args:
         dtype: floats become this dtype; integers stay.
-        device: where the model is.
+        device: where the data goes; None for where it is, for data that is read once.
         class_weight: class -> weight of its rows.
         finite: whether NaN and Inf are refused.
         batch_size: for a Dataset.
@@ -158,7 +165,7 @@ class Reader:
     def __init__(
         self,
         dtype: torch.dtype,
-        device: torch.device,
+        device: torch.device | None,
         class_weight: Mapping[int, float] | None = None,
         finite: bool = True,
         batch_size: int = 32,
@@ -225,13 +232,16 @@ class Reader:
             if self.finite:
                 check_finite(tensor, name)
             tensor = checked_cast(tensor, self.dtype, name) if from_outside else tensor.to(self.dtype)
-        return tensor.detach().to(self.device)
+        return self._placed(tensor.detach())
+
+    def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if self.device is None else tensor.to(self.device)
 
     def _weights(self, targets: Any, sample_weight: Any, rows: int) -> Any:
         if self.class_weight is not None:
             if sample_weight is not None:
                 raise ValueError("Give class_weight or sample_weight, not both.")
-            return weights_of_classes(targets, self.class_weight).to(self.device, self.dtype)
+            return self._placed(weights_of_classes(targets, self.class_weight).to(self.dtype))
         return None if sample_weight is None else self._sample_weight(sample_weight, "sample_weight", rows)
 
     def _sample_weight(self, given: Any, name: str, rows: int) -> Any:
@@ -245,7 +255,7 @@ class Reader:
         weight = as_tensor(given, name)
         _same_length(weight, name, rows)
         check_finite(weight, name)
-        return weight.to(self.device, self.dtype)
+        return self._placed(weight.to(self.dtype))
 
 
 def _is_iterator(value: Any) -> bool:

@@ -8,16 +8,14 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 
 from fanin.callbacks import CallbackList, History
 from fanin.errors import DataError
 from fanin.graph.tree import as_list, tree_map
-from fanin.layers.devices import device_of
 from fanin.layers.variables import to_numpy
-from fanin.training import predicting
+from fanin.training import predicting, ready
 from fanin.training.compiled import Compiled
-from fanin.training.data import Arrays, Batch, Reader, Stream
+from fanin.training.data import Arrays, Batch
 from fanin.training.denormals import flush_denormals
 from fanin.training.prediction import Prediction
 from fanin.training.progress import Progress
@@ -33,28 +31,28 @@ def fit(
     validation_freq: int,
 ) -> History:  # fmt: skip
     """Train `model`; see `Model.fit`."""
-    size = _positive("batch_size", 32 if batch_size is None else batch_size)
-    held_size = _positive("validation_batch_size", validation_batch_size or size)
-    epochs, initial_epoch = _whole("epochs", epochs), _whole("initial_epoch", initial_epoch)
-    data = _reader(model, class_weight, size, shuffle).read(x, y, sample_weight)
+    size = ready.positive("batch_size", 32 if batch_size is None else batch_size)
+    held_size = ready.positive("validation_batch_size", validation_batch_size or size)
+    epochs, initial_epoch = ready.whole("epochs", epochs), ready.whole("initial_epoch", initial_epoch)
+    data = ready.reader(model, class_weight, size, shuffle).read(x, y, sample_weight)
     held_out: Any = None
     if validation_data is not None:
-        held_out = _read_validation(_reader(model, None, held_size), validation_data)
+        held_out = ready.validation(model, held_size, validation_data)
     elif validation_split:
         if not isinstance(data, Arrays):
             raise ValueError("validation_split needs arrays; give validation_data instead.")
         data, held_out = data.split(validation_split)
-    trainer = _ready(model, compiled, data, "y")
+    trainer = ready.trainer(model, compiled, data, "y")
     if held_out is not None:
-        _check_targets(compiled, held_out, "validation y")
-    steps = _steps(data, size, steps_per_epoch)
+        ready.check_targets(compiled, held_out, "validation y")
+    steps = ready.steps(data, size, steps_per_epoch)
     history = History()
     params = {"epochs": epochs, "steps": steps, "verbose": verbose, "directions": compiled.directions()}
     hooks = CallbackList([*as_list(callbacks), history], model=model, **params)
     progress = Progress(verbose, epochs)
     model.stop_training = False
     model.history = history
-    batches = _endless(data, size, shuffle) if steps_per_epoch is not None else None
+    batches = ready.endless(data, size, shuffle) if steps_per_epoch is not None else None
     reuse = not overrides(model, "train_step")
     logs: Logs = {}
     try:
@@ -62,11 +60,11 @@ def fit(
         for epoch in range(initial_epoch, epochs):
             hooks.call("on_epoch_begin", epoch, {})
             progress.begin(f"Epoch {epoch + 1}/{epochs}", steps)
-            source = _batches(data, size, shuffle, reuse=reuse) if batches is None else islice(batches, steps)
+            source = ready.batches(data, size, shuffle, reuse=reuse) if batches is None else islice(batches, steps)
             with _train_mode(model), flush_denormals():
                 logs = _train_epoch(trainer, source, hooks, progress)
             if held_out is not None and (epoch + 1) % validation_freq == 0:
-                found = _run_test(trainer, _batches(held_out, held_size, False, validation_steps), hooks, None)
+                found = _run_test(trainer, ready.batches(held_out, held_size, False, validation_steps), hooks, None)
                 logs |= {f"val_{name}": value for name, value in found.items()}
             progress.end(logs)
             hooks.call("on_epoch_end", epoch, logs)
@@ -104,14 +102,14 @@ def evaluate(
     steps: int | None, callbacks: Any,
 ) -> Logs:  # fmt: skip
     """Loss and metrics over data; see `Model.evaluate`."""
-    size = _positive("batch_size", 32 if batch_size is None else batch_size)
-    data = _reader(model, None, size).read(x, y, sample_weight)
-    trainer = _ready(model, compiled, data, "y")
-    hooks = CallbackList(callbacks, model=model, epochs=1, steps=_steps(data, size, steps), verbose=verbose)
+    size = ready.positive("batch_size", 32 if batch_size is None else batch_size)
+    data = ready.reader(model, None, size, stays=False).read(x, y, sample_weight)
+    trainer = ready.trainer(model, compiled, data, "y")
+    hooks = CallbackList(callbacks, model=model, epochs=1, steps=ready.steps(data, size, steps), verbose=verbose)
     progress = Progress(verbose)
     try:
-        progress.begin("Evaluate", _steps(data, size, steps))
-        logs = _run_test(trainer, _batches(data, size, False, steps), hooks, progress)
+        progress.begin("Evaluate", ready.steps(data, size, steps))
+        logs = _run_test(trainer, ready.batches_once(model, data, size, steps), hooks, progress)
         progress.end(logs)
     finally:
         progress.close()
@@ -142,14 +140,14 @@ def predict(
     deterministic: bool = False,
 ) -> Any:  # fmt: skip
     """Outputs for x; see `Model.predict`."""
-    size = 32 if batch_size is None else _positive("batch_size", batch_size)
+    size = 32 if batch_size is None else ready.positive("batch_size", batch_size)
     own: Prediction | None = model.__dict__.get("_prediction")
     small = type(x) is np.ndarray and x.ndim > 0 and 0 < x.shape[0] <= size
     plain = small and callbacks is None and steps is None and out is None and verbose == 0 and not deterministic
     if plain and own is not None and (found := predicting.quickly(own, x)) is not None:
         return found
-    data = _reader(model, None, size, finite=False).read(x)
-    hooks = CallbackList(callbacks, model=model, epochs=1, steps=_steps(data, size, steps), verbose=verbose)
+    data = ready.reader(model, None, size, finite=False, stays=False).read(x)
+    hooks = CallbackList(callbacks, model=model, epochs=1, steps=ready.steps(data, size, steps), verbose=verbose)
     progress = Progress(verbose)
     try:
         hooks.call("on_predict_begin", {})
@@ -159,8 +157,8 @@ def predict(
             in_batches = deterministic or steps is not None or hooks.wants("on_predict_batch_begin")
             if not in_batches and not hooks.wants("on_predict_batch_end"):
                 size = predicting.rows_of_a_run(prediction, data, size, is_free=batch_size is None)
-            progress.begin("Predict", _steps(data, size, steps))
-            batches = _batches(data, size, False, steps)
+            progress.begin("Predict", ready.steps(data, size, steps))
+            batches = ready.batches_once(model, data, size, steps)
             outputs = predicting.run(runner, data, batches, hooks, progress, out, steps is None)
             if plain and len(x) <= size and not overrides(model, "predict_step"):
                 prediction.remember(x)
@@ -177,8 +175,8 @@ def predict(
 
 def train_on_batch(model: Any, compiled: Compiled, x: Any, y: Any, sample_weight: Any, class_weight: Any) -> Logs:
     """One step; see `Model.train_on_batch`."""
-    data = _reader(model, class_weight).arrays(x, y, sample_weight)
-    trainer = _ready(model, compiled, data, "y")
+    data = ready.reader(model, class_weight).arrays(x, y, sample_weight)
+    trainer = ready.trainer(model, compiled, data, "y")
     with _train_mode(model), flush_denormals():
         trainer.begin_pass()
         for batch in data.batches(_one_batch(data)):
@@ -188,8 +186,8 @@ def train_on_batch(model: Any, compiled: Compiled, x: Any, y: Any, sample_weight
 
 def test_on_batch(model: Any, compiled: Compiled, x: Any, y: Any, sample_weight: Any) -> Logs:
     """Loss and metrics on one batch; see `Model.test_on_batch`."""
-    data = _reader(model).arrays(x, y, sample_weight)
-    return _run_test(_ready(model, compiled, data, "y"), data.batches(_one_batch(data)), CallbackList(), None)
+    data = ready.reader(model).arrays(x, y, sample_weight)
+    return _run_test(ready.trainer(model, compiled, data, "y"), data.batches(_one_batch(data)), CallbackList(), None)
 
 
 def _one_batch(data: Arrays) -> int:
@@ -200,7 +198,7 @@ def _one_batch(data: Arrays) -> int:
 
 def predict_on_batch(model: Any, x: Any) -> Any:
     """Outputs of one batch; see `Model.predict_on_batch`."""
-    data = _reader(model, finite=False).arrays(x)
+    data = ready.reader(model, finite=False).arrays(x)
     with _eval_mode(model):
         return tree_map(to_numpy, _prediction(model)(data.x))
 
@@ -213,88 +211,6 @@ def _prediction(model: Any) -> Prediction:
         prediction = model.__dict__["_prediction"] = Prediction(model, own)
     prediction.look()
     return prediction
-
-
-# --- getting ready ------------------------------------------------------------------------------------------
-
-
-def _reader(
-    model: Any, class_weight: Any = None, batch_size: int = 32, shuffle: bool = False, finite: bool = True
-) -> Reader:
-    return Reader(model.dtype_policy.variable, device_of(model), class_weight, finite, batch_size, shuffle)
-
-
-def _read_validation(reader: Reader, given: Any) -> Arrays | Stream:
-    return reader.read(*given) if isinstance(given, tuple) else reader.read(given)
-
-
-def _ready(model: Any, compiled: Compiled, data: Arrays | Stream, name: str) -> Trainer:
-    """Build the model for the data's shape, settle the metrics, and check the targets before anything is trained."""
-    x, y = (data.x, data.y) if isinstance(data, Arrays) else data.peek()[:2]
-    if y is None and compiled.has_loss:
-        raise DataError(f"{name} is missing: the loss needs targets.")
-    if isinstance(data, Arrays) and data.rows == 0:
-        raise DataError("The data is empty: there is nothing to train on.")
-    if not model.built:
-        model.build(tree_map(lambda leaf: (None, *leaf.shape[1:]), x))
-    output_shape = _output_shape(model, x)
-    compiled.bind(model, output_shape, y)
-    _check_targets(compiled, data, name)
-    return Trainer(model, compiled, output_shape)
-
-
-def _output_shape(model: Any, x: Any) -> Any:
-    """The shapes of the outputs for this data; a `call` that decides by values is run on the first rows."""
-    try:
-        return model.compute_output_shape(tree_map(lambda leaf: (None, *leaf.shape[1:]), x))
-    except ValueError:
-        if model._says_shape():
-            raise
-    with _eval_mode(model), torch.no_grad():
-        outputs = model(tree_map(lambda leaf: leaf[:2], x))
-    return tree_map(lambda leaf: (None, *leaf.shape[1:]), outputs)
-
-
-def _check_targets(compiled: Compiled, data: Arrays | Stream, name: str) -> None:
-    if isinstance(data, Arrays):
-        compiled.check_targets(data.y, name)
-    else:  # `peek` has prepared the first batch; every later one is looked at when it comes
-        data.check = lambda batch, where: compiled.check_targets(batch.y, f"{where}: {name}")
-        data.check(data.peek(), "batch 0")
-
-
-def _batches(
-    data: Arrays | Stream, batch_size: int, shuffle: bool, steps: int | None = None, reuse: bool = False
-) -> Iterator[Batch]:
-    source = data.batches(batch_size, shuffle, reuse) if isinstance(data, Arrays) else data.batches()
-    return source if steps is None else islice(source, steps)
-
-
-def _endless(data: Arrays | Stream, batch_size: int, shuffle: bool) -> Iterator[Batch]:
-    """Batches pass after pass, for epochs that are counted in steps."""
-    while True:
-        found = False
-        for batch in _batches(data, batch_size, shuffle):
-            found = True
-            yield batch
-        if not found:
-            return
-
-
-def _steps(data: Arrays | Stream, batch_size: int, asked: int | None) -> int | None:
-    if asked is not None:
-        return _positive("steps", asked)
-    return data.steps(batch_size) if isinstance(data, Arrays) else data.steps()
-
-
-def _positive(name: str, value: Any) -> int:
-    return _whole(name, value, least=1, expected="a positive integer")
-
-
-def _whole(name: str, value: Any, least: int = 0, expected: str = "a whole number") -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} must be {expected}, found {value!r}.")
-    return int(value)
 
 
 @contextmanager

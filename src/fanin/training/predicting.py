@@ -14,6 +14,7 @@ from fanin.callbacks import CallbackList
 from fanin.errors import DataError
 from fanin.graph.tree import tree_map
 from fanin.kernels.rows import rows_tensors
+from fanin.layers.devices import device_of
 from fanin.layers.variables import to_numpy
 from fanin.training.data import Arrays, Stream
 from fanin.training.prediction import TILE, Prediction
@@ -46,7 +47,8 @@ def rows_of_a_run(prediction: Prediction, data: Arrays | Stream, batch_size: int
     if (most if is_free else min(most, batch_size)) < _WORTH_A_LOOK:
         return batch_size
     assert isinstance(data, Arrays)
-    suited = prediction.rows_at_once(data.x)
+    home = device_of(prediction.module)
+    suited = prediction.rows_at_once(tree_map(lambda leaf: leaf[:1].to(home), data.x))
     if suited is None:
         return batch_size
     return suited if is_free else min(batch_size, suited)
@@ -137,7 +139,8 @@ def run(
     if number < 0:
         if not isinstance(data, Arrays):
             raise DataError("The data is empty: it gave no batch, so not even the shape of a row is known.")
-        found.add(prediction.eager(data.x), 0, False)
+        home = device_of(prediction.module)
+        found.add(prediction.eager(tree_map(lambda leaf: leaf.to(home), data.x)), 0, False)
     return found.result()
 
 
@@ -171,7 +174,7 @@ class Tiled:
     """
 
     def __init__(self, prediction: Prediction):
-        self.eager = prediction.eager
+        self.eager, self.module = prediction.eager, prediction.module
         self._prediction = prediction
 
     def program(self, x: Any) -> None:

@@ -1,0 +1,114 @@
+"""What comes before a pass over data: arguments checked, data read, the model built, targets looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from fanin.errors import DataError
+from fanin.graph.tree import tree_map
+from fanin.layers.devices import device_of
+from fanin.layers.modes import in_eval_mode
+from fanin.training.compiled import Compiled
+from fanin.training.data import Arrays, Batch, Reader, Stream, on_device
+from fanin.training.trainer import Trainer
+
+
+def reader(
+    model: Any, class_weight: Any = None, batch_size: int = 32, shuffle: bool = False, finite: bool = True,
+    stays: bool = True,
+) -> Reader:  # fmt: skip
+    """A reader for the data of a model: onto its device, where it stays; data that is read once goes batch by batch."""
+    device = device_of(model)
+    home = device if stays or device.type == "cpu" else None
+    return Reader(model.dtype_policy.variable, home, class_weight, finite, batch_size, shuffle)
+
+
+def validation(model: Any, size: int, given: Any) -> Arrays | Stream:
+    """The data of `validation_data`."""
+    found = reader(model, None, size)
+    return found.read(*given) if isinstance(given, tuple) else found.read(given)
+
+
+def trainer(model: Any, compiled: Compiled, data: Arrays | Stream, name: str) -> Trainer:
+    """Build the model for the data's shape, settle the metrics, and check the targets before anything is trained."""
+    x, y = (data.x, data.y) if isinstance(data, Arrays) else data.peek()[:2]
+    if y is None and compiled.has_loss:
+        raise DataError(f"{name} is missing: the loss needs targets.")
+    if isinstance(data, Arrays) and data.rows == 0:
+        raise DataError("The data is empty: there is nothing to train on.")
+    if not model.built:
+        model.build(tree_map(lambda leaf: (None, *leaf.shape[1:]), x))
+    output_shape = _output_shape(model, x)
+    compiled.bind(model, output_shape, y)
+    check_targets(compiled, data, name)
+    return Trainer(model, compiled, output_shape)
+
+
+def _output_shape(model: Any, x: Any) -> Any:
+    """The shapes of the outputs for this data; a `call` that decides by values is run on the first rows."""
+    try:
+        return model.compute_output_shape(tree_map(lambda leaf: (None, *leaf.shape[1:]), x))
+    except ValueError:
+        if model._says_shape():
+            raise
+    with in_eval_mode(model.modules()), torch.no_grad():
+        outputs = model(tree_map(lambda leaf: leaf[:2].to(device_of(model)), x))
+    return tree_map(lambda leaf: (None, *leaf.shape[1:]), outputs)
+
+
+def check_targets(compiled: Compiled, data: Arrays | Stream, name: str) -> None:
+    """DataError for targets that cannot be learnt: at once, or of a stream when they come."""
+    if isinstance(data, Arrays):
+        compiled.check_targets(data.y, name)
+    else:  # `peek` has prepared the first batch; every later one is looked at when it comes
+        data.check = lambda batch, where: compiled.check_targets(batch.y, f"{where}: {name}")
+        data.check(data.peek(), "batch 0")
+
+
+def batches(
+    data: Arrays | Stream, batch_size: int, shuffle: bool, steps: int | None = None, reuse: bool = False
+) -> Iterator[Batch]:
+    """One pass over data, or so many steps of it."""
+    source = data.batches(batch_size, shuffle, reuse) if isinstance(data, Arrays) else data.batches()
+    return source if steps is None else islice(source, steps)
+
+
+def batches_once(model: Any, data: Arrays | Stream, batch_size: int, steps: int | None) -> Iterator[Batch]:
+    """The batches of data that was left where it is, each moved to the model."""
+    found, device = batches(data, batch_size, False, steps), device_of(model)
+    return found if device.type == "cpu" else on_device(found, device)
+
+
+def endless(data: Arrays | Stream, batch_size: int, shuffle: bool) -> Iterator[Batch]:
+    """Batches pass after pass, for epochs that are counted in steps."""
+    while True:
+        found = False
+        for batch in batches(data, batch_size, shuffle):
+            found = True
+            yield batch
+        if not found:
+            return
+
+
+def steps(data: Arrays | Stream, batch_size: int, asked: int | None) -> int | None:
+    """The number of steps of a pass, if it is known."""
+    if asked is not None:
+        return positive("steps", asked)
+    return data.steps(batch_size) if isinstance(data, Arrays) else data.steps()
+
+
+def positive(name: str, value: Any) -> int:
+    """A number of at least 1."""
+    return whole(name, value, least=1, expected="a positive integer")
+
+
+def whole(name: str, value: Any, least: int = 0, expected: str = "a whole number") -> int:
+    """A whole number, or a ValueError that gives the argument's name."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be {expected}, found {value!r}.")
+    return int(value)

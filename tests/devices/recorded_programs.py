@@ -5,6 +5,7 @@ The second device has no graphs of its own: `stand_in_graphs.py` stands in for t
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ from stand_in_graphs import FUNCTIONS, Graph
 import fanin
 from fanin import layers, optimizers
 from fanin.optimizers import fused
-from fanin.program import recorded
+from fanin.program import Program, recorded
 
 ADAM = lambda made: "adam"  # noqa: E731
 
 
 @pytest.fixture(autouse=True)
 def _graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "_RUNS_BEFORE", 2)
     monkeypatch.setattr(Graph, "made", 0)
     monkeypatch.setattr(Graph, "played", 0)
     monkeypatch.setattr(Graph, "lines", [])
@@ -128,3 +130,33 @@ def test_values_of_the_host_are_not_recorded(monkeypatch: pytest.MonkeyPatch) ->
         on_host.fill_(number)
         torch.testing.assert_close(predict(x), module(x).detach() * number)
     assert Graph.made == 0
+
+
+def test_what_waits_for_the_device_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch says so in its debug mode, which is on for one run."""
+    modes = [0]
+
+    def double(x: torch.Tensor) -> torch.Tensor:
+        if modes[-1] == "warn":
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        return torch.nn.functional.linear(x, torch.eye(8, device="second"))
+
+    monkeypatch.setattr(recorded, "_KINDS", ("second",))
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    waits = Program(lambda x: [double(x)], (), [torch.ones(4, 8, device="second")])
+    run = waits._run.__self__._run  # type: ignore[attr-defined]
+    monkeypatch.setattr(waits._run.__self__, "_run", lambda *given: (double(given[0]), run(*given))[1])  # type: ignore[attr-defined]
+    for _ in range(4):
+        waits(torch.ones(4, 8, device="second"))
+    assert modes == [0, "warn", 0]
+    assert Graph.made == 0
+
+
+def test_settings_that_choose_kernels_are_recorded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "_KINDS", ("second",))
+    program = Program(lambda x: [x @ x], (), [torch.ones(4, 4, device="second")])
+    for precision in ("highest", "high", "highest"):
+        torch.set_float32_matmul_precision(precision)
+        for _ in range(4):
+            program(torch.ones(4, 4, device="second"))
+    assert Graph.made == 3

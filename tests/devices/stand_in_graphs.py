@@ -90,11 +90,22 @@ class Stream:
     def __init__(self, device: Any):
         assert device.type == "second"
 
-    def wait_stream(self, other: Stream) -> None:
+    def wait_event(self, event: Event) -> None:
         """Nothing to wait for."""
 
 
+class Event:
+    """For `torch.cuda.Event`."""
+
+    def record(self, stream: Stream) -> None:
+        """Nothing to note."""
+
+
 FUNCTIONS: dict[str, Any] = {
+    "Event": Event,
+    "is_current_stream_capturing": lambda: False,
+    "get_sync_debug_mode": lambda: 0,
+    "set_sync_debug_mode": lambda mode: None,
     "CUDAGraph": Graph,
     "graph": record,
     "Stream": Stream,

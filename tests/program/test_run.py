@@ -1,6 +1,8 @@
 """Programs against the functions they were made from, on random functions and on cases that go wrong easily."""
 
+import gc
 import threading
+import weakref
 
 import pytest
 import torch
@@ -338,3 +340,16 @@ def test_it_can_be_read_and_says_what_it_costs():
     assert final.operations < traced.operations
     assert final.peak > 0
     assert 0 < final.bytes < traced.bytes
+
+
+def test_memory_of_a_dropped_program_is_free_at_once():
+    gc.collect()
+    gc.disable()
+    try:
+        program = Program(lambda x: [(x @ x).relu() @ x], (), [torch.ones(4, 4)])
+        program(torch.ones(4, 4))
+        arena = weakref.ref(program._arena)
+        del program
+        assert arena() is None
+    finally:
+        gc.enable()

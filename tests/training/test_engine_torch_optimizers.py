@@ -6,6 +6,8 @@ import pytest
 import torch
 from engine_cases import BATCH, Twins, flat, near, programs, rows, simple
 
+from fanin import compile_step
+
 TORCH = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
     "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
@@ -152,3 +154,44 @@ def test_a_group_added_to_a_torch_optimizer_takes_effect():
         for model in twins.models:
             model.train_on_batch(*rows(count=4))
     torch.testing.assert_close(flat(twins.models[0]), flat(twins.models[1]), rtol=1e-5, atol=1e-6)
+
+
+def transposed():
+    linear = torch.nn.Linear(8, 6)
+    linear.weight = torch.nn.Parameter(linear.weight.detach().t().contiguous().t())
+    return torch.nn.Sequential(torch.nn.Conv2d(2, 2, 3), torch.nn.Flatten(), linear)
+
+
+def channels_last():
+    return torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.Conv2d(3, 2, 2), torch.nn.Flatten()).to(
+        memory_format=torch.channels_last
+    )
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "amsgrad", "adamw"])
+@pytest.mark.parametrize("make", [transposed, channels_last])
+def test_weights_in_any_layout(name, make):
+    torch.manual_seed(0)
+    one = make()
+    two = copy.deepcopy(one)
+    optimizers = [TORCH[name](list(module.parameters())) for module in (one, two)]
+    step = compile_step(one, lambda outputs, y: outputs.square().mean(), optimizers[0])
+    for number in range(4):
+        if number == 2:  # state in another layout than its weights
+            optimizers[0].load_state_dict(in_other_layouts(optimizers[1].state_dict()))
+        x = torch.randn(5, 2, 4, 4)
+        step(x, x)
+        optimizers[1].zero_grad()
+        two(x).square().mean().backward()
+        optimizers[1].step()
+        for ours, plain in zip(one.parameters(), two.parameters(), strict=True):
+            torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+def in_other_layouts(state):
+    state = copy.deepcopy(state)
+    for slots in state["state"].values():
+        for name, value in slots.items():
+            if isinstance(value, torch.Tensor) and value.dim() > 1:
+                slots[name] = value.transpose(0, 1).contiguous().transpose(0, 1)
+    return state

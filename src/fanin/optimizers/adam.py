@@ -13,7 +13,6 @@ from fanin.optimizers.core import Number, Slots, exact
 from fanin.optimizers.fused import has_kernels, rate_for_kernel
 
 _FOREVER = 1e9  # a step number at which torch's own bias corrections are 1, so that only ours count
-_FUSED_DTYPES = (torch.float32, torch.float64)
 
 
 class Adam(Optimizer):
@@ -85,17 +84,10 @@ class Adam(Optimizer):
 
     def rule(self, weights: list[Tensor], gradients: list[Tensor], slots: list[Slots], size: Tensor) -> None:
         """The formula above, in place: torch's fused kernel where it computes just that, else `plain`."""
-        first = weights[0]
-        fused = (
-            self._corrected
-            and hasattr(torch, "_fused_adam_")
-            and first.dtype in _FUSED_DTYPES
-            and has_kernels(first.device)
-        )
-        if not fused or not all(w.is_contiguous() for w in weights):
+        if not self._corrected or not hasattr(torch, "_fused_adam_") or not has_kernels(weights, slots):
             self.plain(weights, gradients, slots, size)
             return
-        forever = torch.full((), _FOREVER, dtype=torch.float32, device=first.device)
+        forever = torch.full((), _FOREVER, dtype=torch.float32, device=weights[0].device)
         torch._fused_adam_(
             weights,
             gradients,

@@ -86,7 +86,7 @@ def array_function(traced: Traced) -> tuple[Callable[[Array], list[Array]], str]
     lines.append(f"return [{', '.join(outputs)}]")
     source = "def run(x):" + "".join(f"\n    {line}" for line in quietly(lines))
     exec(compile(source, "<fanin arrays>", "exec"), bound)  # written above, from a table
-    return bound["run"], source
+    return bound.pop("run"), source
 
 
 def as_array(tensor: Tensor) -> Any:

@@ -91,7 +91,8 @@ class Emitter:
             self.lines = quietly(self.lines)
         source += _function("run", [*arguments, *views, *results], self.lines)
         exec(compile(source, "<fanin program>", "exec"), self.bound)  # written above, from operations and numbers
-        return self.bound, source
+        # Taken out of what they read: a program that is dropped frees its memory at once.
+        return {name: self.bound.pop(name) for name in ("look", "prepare", "run") if name in self.bound}, source
 
     # --- one node --------------------------------------------------------------------------------------------
 

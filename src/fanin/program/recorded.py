@@ -6,7 +6,11 @@ same in every run, on the same memory, so it is recorded once and then played.
 
 from __future__ import annotations
 
+import threading
+import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,7 +21,11 @@ from fanin.program.memory import is_dense
 from fanin.program.trace import Traced
 
 _KINDS = ("cuda",)  # of devices that record; "cuda" is AMD's name too
-_RUNS_BEFORE = 2  # libraries make their handles and workspaces in the first ones, which a recording must not
+# Runs in a thread before it records: libraries make their handles for the thread in the first, and a batch of a rare
+# shape is not worth a recording, which waits for all that the GPU has to do.
+_RUNS_BEFORE = 8
+_ONE_AT_A_TIME = threading.RLock()  # a recording must not meet another one
+_streams: dict[torch.device, Any] = {}
 
 
 def can_be_recorded(traced: Traced) -> bool:
@@ -39,21 +47,24 @@ class Recorded:
         results: fake tensors for what `run` writes.
 
     A recording knows memory by its address. So it has inputs and results of its own, and each run copies; everything
-    else that a program reads or writes is the same memory as long as the program is.
+    else that a program reads or writes is the same memory as long as the program is. Runs that come on several streams
+    wait for each other.
     """
 
     def __init__(
         self, look: Callable[..., list[Tensor]], run: Callable[..., None], traced: Traced, results: Sequence[Tensor]
     ):
-        self._inputs = [_memory_for(node.meta["val"]) for node in traced.inputs]
-        self._device = self._inputs[0].device
+        values = [node.meta["val"] for node in traced.inputs]
+        self._device = values[0].device
+        self._inputs = [torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, device=v.device) for v in values]
         self._results = [torch.empty(one.shape, dtype=one.dtype, device=one.device) for one in results]
         self._given = [*look(*self._inputs), *self._results]
         self._run = run
         self._generators = [one for one in traced.static.values() if isinstance(one, torch.Generator)]
-        self._stream: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        self._done: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._graph: Any = None
-        self._runs = 0
+        self._settings: tuple[Any, ...] = ()  # that hold for the recording
+        self._runs: Counter[int] = Counter()  # by thread
         self._can_record = True
 
     def look(self, *inputs: Tensor) -> list[Tensor]:
@@ -62,43 +73,91 @@ class Recorded:
 
     def run(self, *given: Tensor) -> None:
         """One run on inputs and memory for results."""
-        count = len(self._inputs)
+        count, current = len(self._inputs), torch.cuda.current_stream(self._device)
+        current.wait_event(self._done)
         for own, one in zip(self._inputs, given[:count], strict=True):
             own.copy_(one)
-        if self._graph is None and self._can_record and self._runs >= _RUNS_BEFORE:
-            self._record()
-        if self._graph is not None:
-            self._graph.replay()
+        if torch.cuda.is_current_stream_capturing():  # a recording of the user's own
+            self._run(*self._given)
         else:
-            self._run_on_stream()
+            self._play()
         for one, own in zip(given[count:], self._results, strict=True):
             one.copy_(own)
+        self._done.record(current)
 
-    def _run_on_stream(self) -> None:
-        """Launch every operation, where the recording would have them: libraries keep workspaces by stream."""
-        self._runs += 1
-        current = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
+    def _play(self) -> None:
+        if self._settings != _settings():
+            self._graph = None
+        thread = threading.get_ident()
+        if self._graph is None and self._can_record and self._runs[thread] >= _RUNS_BEFORE:
+            with _ONE_AT_A_TIME:
+                self._record()
+        if self._graph is not None:
+            self._graph.replay()
+            return
+        self._runs[thread] += 1
+        if self._runs[thread] != _RUNS_BEFORE:
             self._run(*self._given)
-        current.wait_stream(self._stream)
+            return
+        with _waits_of_the_host() as found:
+            self._run(*self._given)
+        self._can_record &= not found
 
     def _record(self) -> None:
         """Record a run without running; what a GPU cannot record is launched one by one for good."""
-        graph = torch.cuda.CUDAGraph()
+        graph, self._settings = torch.cuda.CUDAGraph(), _settings()
         try:
-            for generator in self._generators:
-                graph.register_generator_state(generator)
-            with (
-                torch.cuda.device(self._device),
-                torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
-            ):
-                self._run(*self._given)
-        except RuntimeError:
+            with torch.cuda.device(self._device):
+                for generator in self._generators:
+                    graph.register_generator_state(generator)
+                _clear_workspaces()
+                # The outer block puts the stream back where the inner one fails to.
+                with (
+                    torch.cuda.stream(_stream(self._device)),
+                    torch.cuda.graph(graph, stream=_stream(self._device), capture_error_mode="thread_local"),
+                ):
+                    self._run(*self._given)
+                _clear_workspaces()
+        except Exception:
             self._can_record = False
         else:
             self._graph = graph
 
 
-def _memory_for(value: Tensor) -> Tensor:
-    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
+def _settings() -> tuple[Any, ...]:
+    """Settings of torch that choose kernels when they are launched."""
+    return torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+
+
+def _stream(device: torch.device) -> Any:
+    """The stream of all recordings on a device: one alone, which nobody else is given."""
+    if device not in _streams:
+        _streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return _streams[device]
+
+
+def _clear_workspaces() -> None:
+    """Let cuBLAS forget its workspaces, so that a recording has its own: torch.compile frees those that all share."""
+    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
+    if clear is not None:
+        clear()
+
+
+@contextmanager
+def _waits_of_the_host() -> Any:
+    """A list of warnings that is not empty, after the block, if the host waited for the device in it: this cannot be
+    recorded, and to try leaves torch's allocator in a bad state."""
+    before = torch.cuda.get_sync_debug_mode()
+    waits: list[Any] = []
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield waits
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    for one in found:
+        if "synchroniz" in str(one.message):
+            waits.append(one)
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)

@@ -119,7 +119,7 @@ def _checked(given: Any, shapes: list[Tensor], rows: int | None) -> list[Array]:
 
 def _numpy_dtype(one: Tensor) -> np.dtype[Any]:
     dtype = torch.float32 if one.dtype == torch.bfloat16 else one.dtype
-    return torch.empty(0, dtype=dtype).numpy().dtype
+    return torch.empty(0, dtype=dtype, device="cpu").numpy().dtype
 
 
 def run(
@@ -196,11 +196,12 @@ class Tiled:
 
     def _treats_rows_alike(self, x: Any) -> bool:
         """Whether equal rows in a tile get equal outputs, tried with numbers that use all digits."""
-        drawn = torch.Generator().manual_seed(0)
+        drawn = torch.Generator("cpu").manual_seed(0)
 
         def equal_rows(leaf: Tensor) -> Tensor:
             row = leaf[:1].cpu()
-            row = torch.randn(row.shape, generator=drawn).to(row.dtype) if row.is_floating_point() else row
+            if row.is_floating_point():
+                row = torch.randn(row.shape, generator=drawn, device="cpu").to(row.dtype)
             return row.to(leaf.device).expand(TILE, *leaf.shape[1:]).contiguous()
 
         outputs = self._prediction(pytree.tree_map(equal_rows, x))

@@ -211,6 +211,7 @@ class CompiledPrediction:
     def refresh(self) -> None:
         """Take over the module as it is now."""
         self._prediction = Prediction(self.module, is_snapshot=True)
+        self._home = device_of(self.module)
         self._by_shape: dict[Any, ForArray] = {}
         self(self._example)
 
@@ -224,7 +225,7 @@ class CompiledPrediction:
         found = self._by_shape.get(x.shape) if type(x) is np.ndarray and x.dtype == _FLOAT32 else None
         if found is not None and rows_key() is None and x.flags.c_contiguous:
             return found(x)[0]
-        home = device_of(self.module)
+        home = self._home
         given = pytree.tree_map(lambda one: one if isinstance(one, Tensor) else as_tensor(one, "x").to(home), x)
         outputs = self._prediction(given)
         if any(isinstance(one, Tensor) for one in pytree.tree_leaves(x)):

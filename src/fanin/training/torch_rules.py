@@ -2,7 +2,7 @@
 
 The kernels take momentum, betas and weight decay as plain numbers, which a program holds for good. Where a scheduler
 changes them at each step, as OneCycleLR does, they are tensors, and the formulas those of `decompositions`; so are they
-on devices without such kernels.
+on devices without such kernels, and for weights that are not contiguous.
 
 A rule takes a group's options, without those that change; its numbers (learning rate, momentum or betas, weight
 decay); and lists for its weights.
@@ -27,7 +27,7 @@ def sgd(
 ) -> None:
     """SGD; `first` where momentum begins."""
     rate, *changing = numbers
-    update, rate = _update("_fused_sgd_", rate, "momentum" in group)
+    update, rate = _update("_fused_sgd_", rate, "momentum" in group, weights, slots)
     momentum, decay = (group["momentum"], group["weight_decay"]) if "momentum" in group else changing
     has_buffers = "momentum" not in group or momentum
     update(
@@ -43,7 +43,7 @@ def adam(
     """Adam and AdamW."""
     rate, *changing = numbers
     name = "_fused_adamw_" if group["decoupled_weight_decay"] else "_fused_adam_"
-    update, rate = _update(name, rate, "betas" in group)
+    update, rate = _update(name, rate, "betas" in group, weights, slots)
     beta1, beta2, decay = (*group["betas"], group["weight_decay"]) if "betas" in group else changing
     steps = [s["step"] for s in slots]
     torch._foreach_add_(steps, 1)
@@ -54,8 +54,8 @@ def adam(
     )  # fmt: skip
 
 
-def _update(name: str, rate: Tensor, are_fixed: bool) -> tuple[Any, Tensor]:
+def _update(name: str, rate: Tensor, are_fixed: bool, weights: list[Tensor], slots: list[Slots]) -> tuple[Any, Tensor]:
     """What to call, and the learning rate as it needs it."""
-    if are_fixed and has_kernels(rate.device):
+    if are_fixed and has_kernels(weights, slots):
         return getattr(torch, name), rate_for_kernel(rate)
     return decompositions.PLAIN[name], rate

@@ -83,8 +83,8 @@ class TorchUpdater:
         if not self._is_sgd:
             names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
         if all(state.get(name) is not None for name in names):
-            if "step" in state:  # torch counts on the host where it does not fuse updates; its own steps take either
-                state["step"] = state["step"].to(weight.device)
+            if "step" in state and weight.device.type != "cpu":  # torch may count on the host, and takes either
+                state["step"] = state["step"].to(weight.device, torch.float32)
             return {name: value for name, value in state.items() if isinstance(value, Tensor)}
         fresh = {name: torch.zeros_like(weight, requires_grad=False) for name in names}
         if not self._is_sgd:

@@ -12,7 +12,7 @@ _MOST_NUMBERS = 1 << 16  # beyond, both wait for memory, and a sum in parts lose
 
 
 def sum_rows_by_product(graph: fx.Graph) -> None:
-    """sum(x, [0], keepdim) -> ones (1, B) @ x, for small matrices x (B, U) of float32 or float64."""
+    """sum(x, [0], keepdim) -> ones (1, B) @ x, for small matrices x (B, U) of float32 or float64 on the CPU."""
     for node in list(graph.nodes):
         if node.target != aten.sum.dim_IntList or node.kwargs or tuple(node.args[1]) != (0,):
             continue
@@ -20,7 +20,7 @@ def sum_rows_by_product(graph: fx.Graph) -> None:
         value = node.meta["val"]
         if matrix.dim() != 2 or value.dim() != 2 or matrix.dtype not in (torch.float32, torch.float64):
             continue
-        if matrix.numel() > _MOST_NUMBERS or not matrix.is_contiguous():
+        if matrix.numel() > _MOST_NUMBERS or not matrix.is_contiguous() or matrix.device.type != "cpu":
             continue
         with graph.inserting_before(node):
             ones = filled(graph, [1, matrix.shape[0]], 1.0, matrix)

@@ -90,7 +90,7 @@ def _same_everywhere(node: Any) -> float | None:
     number = _same_everywhere(node.args[0]) if node.args else None
     if number is None or len(node.args) != 2 or isinstance(node.args[1], fx.Node):
         return None
-    exact: Tensor = torch.tensor(number, dtype=node.meta["val"].dtype)
+    exact: Tensor = torch.tensor(number, dtype=node.meta["val"].dtype, device="cpu")
     if node.target in (aten.div.Scalar, aten.div.Tensor):
         return float(exact / node.args[1])  # type: ignore[operator]
     return float(exact * node.args[1]) if node.target in (aten.mul.Scalar, aten.mul.Tensor) else None  # type: ignore[operator]

@@ -30,10 +30,11 @@ def draw_words(graph: fx.Graph) -> None:
         least = round(probability * 2**32) - 2**31
         if value.device.type != "cpu" or count < _LEAST or not -(2**31) < least < 2**31:
             continue
+        words_of: dict[str, Any] = {"dtype": torch.int64, "device": torch.device("cpu")}
         with graph.inserting_before(node):
-            memory = graph.call_function(aten.empty.memory_format, ([-(-count // 2)],), {"dtype": torch.int64})
+            memory = graph.call_function(aten.empty.memory_format, ([-(-count // 2)],), words_of)
             with value.fake_mode:
-                declare(memory, torch.empty(-(-count // 2), dtype=torch.int64))
+                declare(memory, torch.empty(-(-count // 2), dtype=torch.int64, device="cpu"))
             drawn = graph.call_function(_RANDOM_FROM, (memory, _LOWEST, None), node.kwargs)
             declare(drawn, memory.meta["val"])
             words = added(graph, aten.view.dtype, drawn, torch.int32)

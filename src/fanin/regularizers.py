@@ -305,7 +305,7 @@ def penalty(module: nn.Module) -> Tensor:
     True
     """
     values = penalties(module)
-    total = values[0] if values else torch.zeros(())
+    total = values[0] if values else torch.zeros((), device="cpu")
     for value in values[1:]:
         total = total + value
     return total

@@ -14,7 +14,9 @@ _HERE = Path(__file__).parent
 
 
 @pytest.mark.skipif(COMPILER is None, reason="the second device is built with a C++ compiler, and there is none")
-@pytest.mark.parametrize("cases", ["on_second_device.py", "on_device_without_float64.py", "recorded_programs.py"])
+@pytest.mark.parametrize(
+    "cases", ["on_second_device.py", "on_device_without_float64.py", "default_device.py", "recorded_programs.py"]
+)
 def test_models_on_a_second_device(cases: str, library: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", str(_HERE / cases)]
     done = subprocess.run(command, env={**os.environ, "SECOND_DEVICE": str(library)}, capture_output=True, text=True)

@@ -243,7 +243,7 @@ def _fits(stored: np.dtype[Any] | None, spec: Spec) -> bool:
     """Whether numbers of this dtype, in either byte order, are what the spec asks for."""
     if stored is None:
         return False
-    wanted = _as_array(torch.empty((), dtype=spec.dtype)).dtype
+    wanted = _as_array(torch.empty((), dtype=spec.dtype, device="cpu")).dtype
     return stored.newbyteorder("=") == wanted if spec.exact else _kind(stored) == _kind(wanted)
 
 

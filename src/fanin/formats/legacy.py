@@ -281,5 +281,5 @@ def _read_keras_2(
     places = [(name, i) for name in slots for i in range(len(weights))]
     values = dict(zip(places, found[1:], strict=True))
     ordered = [values[name, i] for group in optimizer.groups for i in range(len(weights)) for name in group]
-    rate = [] if optimizer.has_schedule else [torch.tensor(optimizer.learning_rate, dtype=torch.float64)]
+    rate = [] if optimizer.has_schedule else [torch.tensor(optimizer.learning_rate, dtype=torch.float64, device="cpu")]
     return [found[0], *rate, *ordered]

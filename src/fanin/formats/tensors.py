@@ -207,7 +207,7 @@ class Entry:
     def read(self, data: bytearray) -> torch.Tensor:
         """The tensor, in the memory of `data`."""
         if self.start == self.end:
-            return torch.empty(self.shape, dtype=self.dtype)
+            return torch.empty(self.shape, dtype=self.dtype, device="cpu")
         flat = torch.frombuffer(data, dtype=torch.uint8, count=self.end - self.start, offset=self.start)
         if self.dtype == torch.bool:
             return (flat != 0).reshape(self.shape)

@@ -9,6 +9,10 @@ from torch import nn
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """The device of the first weight or buffer that has memory; the CPU for a module without any."""
-    tensors = chain(module.parameters(), module.buffers())
-    return next((one.device for one in tensors if one.device.type != "meta"), torch.device("cpu"))
+    """The device of the first weight or buffer that has memory; without any the one that a layer was made for or moved
+    to, or the CPU."""
+    for tensor in chain(module.parameters(), module.buffers()):
+        if tensor.device.type != "meta":
+            return tensor.device
+    home = module.__dict__.get("_home")
+    return torch.device("cpu") if home is None or home.type == "meta" else home

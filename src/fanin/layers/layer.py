@@ -179,7 +179,7 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
         if not args and kwargs:
             args, kwargs = self._with_inputs_first(kwargs)
         if mask is not None:
-            mask = tree_map(lambda m: m if m is None else as_tensor(m, f"mask of layer {self.name!r}"), mask)
+            mask = tree_map(self._mask, mask)
         elif args:
             mask = masks_of(args[0])
         args, kwargs = tree_map(self._convert, args), tree_map(self._convert, kwargs)
@@ -286,6 +286,11 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
         if torch.is_autocast_enabled(tensor.device.type) and tensor.is_floating_point():
             return tensor
         return tensor.to(self._compute)
+
+    def _mask(self, given: Any) -> Any:
+        if given is None or isinstance(given, torch.Tensor):
+            return given
+        return as_tensor(given, f"mask of layer {self.name!r}").to(device_of(self))
 
     def _build_for(self, args: tuple[Any, ...]) -> None:
         if self._home is None:

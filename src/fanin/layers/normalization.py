@@ -116,7 +116,7 @@ class Normalization(Layer):
         """
         if self.input_mean is not None:
             raise ValueError(f"Layer {self.name!r} has its mean and variance from its arguments: it cannot adapt.")
-        count, mean, squares = 0, torch.zeros(()), torch.zeros(())
+        count, mean, squares = 0, torch.zeros((), device="cpu"), torch.zeros((), device="cpu")
         for batch in self._batches(data):
             axes = from_front(self.axis, batch.ndim, f"Layer {self.name!r}")
             if not self.built:

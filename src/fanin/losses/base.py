@@ -25,7 +25,10 @@ REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "
 
 
 def to_tensor(value: Any, device: torch.device | None = None) -> Tensor:
-    """A tensor from a tensor, array, number or nested list, sharing memory where that is safe."""
+    """A tensor from a tensor, array, number or nested list, sharing memory where that is safe; tensors stay where they
+    are unless a device is given."""
+    if isinstance(value, Tensor) and device is None:
+        return value
     if isinstance(value, np.ndarray) and not value.flags.writeable:
         value = value.copy()
     return torch.as_tensor(value, device=device)

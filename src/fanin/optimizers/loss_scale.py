@@ -223,9 +223,11 @@ class LossScaleOptimizer(Optimizer):
         """The state in the order of Keras's files: an iteration and a learning rate that mean nothing; once there are
         weights, the counter and the scale; then the inner optimizer's."""
         found = self._known(weights)
-        own: list[Tensor] = [torch.tensor(0, dtype=torch.int32), torch.tensor(0.0)]
-        own += [torch.tensor(self.step_counter, dtype=torch.int32), torch.tensor(self._scale)] if found else []
-        return own + self.inner_optimizer.variables(found)
+        own: list[tuple[float, torch.dtype]] = [(0, torch.int32), (0.0, torch.float32)]
+        own += [(self.step_counter, torch.int32), (self._scale, torch.float32)] if found else []
+        return [torch.tensor(one, dtype=kind, device="cpu") for one, kind in own] + self.inner_optimizer.variables(
+            found
+        )
 
     def specs(self, weights: Sequence[Tensor]) -> list[Spec]:
         """What a file must hold for `variables(weights)`."""

@@ -41,11 +41,12 @@ class State(Ema, Rate):
         weights = self._known(weights)
         slots = self.slots(weights)
         kind = torch.int32 if self._iterations < 2**31 else torch.int64
-        state = [torch.tensor(self._iterations, dtype=kind)]
+        state = [torch.tensor(self._iterations, dtype=kind, device="cpu")]
         if not self.has_schedule:
-            state.append(torch.tensor(self.learning_rate, dtype=torch.float32))
+            state.append(torch.tensor(self.learning_rate, dtype=torch.float32, device="cpu"))
         state += [each[name] for group in (*self.first_groups, *self.groups) for each in slots for name in group]
-        return state + [torch.tensor(value, dtype=w.dtype) for w in weights[:1] for value in self.derived().values()]
+        derived = [(value, w.dtype) for w in weights[:1] for value in self.derived().values()]
+        return state + [torch.tensor(value, dtype=kind, device="cpu") for value, kind in derived]
 
     def specs(self, weights: Sequence[Tensor]) -> list[Spec]:
         """What a file must hold for `variables(weights)`: for each a shape, a dtype, and whether it is just that dtype.

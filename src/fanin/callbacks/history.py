@@ -20,6 +20,10 @@ class History(Callback):
         self.history: dict[str, list[Any]] = {}
         self.epoch: list[int] = []
 
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Count the epochs of this training."""
+        self.epoch = []
+
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Append the epoch's numbers."""
         self.epoch.append(epoch)

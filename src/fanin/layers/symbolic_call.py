@@ -120,11 +120,18 @@ def _without_fakes(layer: torch.nn.Module) -> Iterator[None]:
 
 def output_shape(layer: Any, input_shape: Any) -> Any:
     """The output shape of a layer that does not declare it, by a trial; builds the layer, records nothing."""
-    several = isinstance(input_shape, list) or (bool(input_shape) and isinstance(input_shape[0], (tuple, list)))
-    inputs = [_probe(layer, shape) for shape in input_shape] if several else _probe(layer, input_shape)
+    inputs = _probes(layer, input_shape)
     prepare(layer, inputs)
     specs, _, _ = infer_call(layer, (inputs,), {}, may_ask=False)
     return tree_map(lambda leaf: leaf.shape if isinstance(leaf, Spec) else leaf, specs)
+
+
+def _probes(layer: Any, shapes: Any) -> Any:
+    """Symbolic inputs of these shapes: of one, or of a list, tuple or dict of shapes."""
+    if isinstance(shapes, dict):
+        return {name: _probes(layer, shape) for name, shape in shapes.items()}
+    several = isinstance(shapes, list) or (bool(shapes) and isinstance(shapes[0], (tuple, list)))
+    return [_probe(layer, shape) for shape in shapes] if several else _probe(layer, shapes)
 
 
 def _probe(layer: Any, shape: Any) -> SymbolicTensor:

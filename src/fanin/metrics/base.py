@@ -8,14 +8,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from fanin import config, initializers
 from fanin.dtypes import as_dtype, as_policy, dtype_name, widest_float
+from fanin.errors import NotTraceableError
 from fanin.losses.base import align_weights, to_tensor
+from fanin.program.trace import is_traced
 from fanin.registry import snake_case
 
 Variables = dict[str, Tensor]
@@ -52,6 +57,22 @@ def weighted_total(
         values, weight = torch.where(mask, values, 0.0), torch.where(mask, weight, 0.0)
     inner = max(1, values[:1].numel())
     return (values * weight).sum(dtype=dtype) / inner, weight.sum(dtype=dtype) / inner
+
+
+def _on_values(update: Callable[..., None]) -> Callable[..., None]:
+    """An `update_state` without gradients, which counts only tensors that have values: not those by which the shapes of
+    a layer are found out. NotTraceableError inside a step that is being traced."""
+
+    @wraps(update)
+    def update_state(self: Any, *args: Any, **kwargs: Any) -> None:
+        fake = next((one for one in (*args, *kwargs.values()) if isinstance(one, FakeTensor)), None)
+        if fake is None:
+            with torch.no_grad():
+                update(self, *args, **kwargs)
+        elif is_traced(fake):
+            raise NotTraceableError(f"a call updates the metric {self.name!r}")
+
+    return update_state
 
 
 class Metric:
@@ -106,7 +127,7 @@ class Metric:
         if "update_state" in cls.__dict__ and "update" not in cls.__dict__:
             cls.traceable = False
         if "update_state" in cls.__dict__:
-            cls.update_state = torch.no_grad()(cls.update_state)  # type: ignore[method-assign]
+            cls.update_state = _on_values(cls.update_state)  # type: ignore[method-assign]
 
     @property
     def dtype(self) -> str:
@@ -182,7 +203,7 @@ class Metric:
         """The variables it keeps, in order."""
         return list((self._added or self.state).values())
 
-    @torch.no_grad()
+    @_on_values
     def update_state(self, *args: Any, **kwargs: Any) -> None:
         """Count one batch: (y_true, y_pred, sample_weight=None), for `Mean` (values, sample_weight=None)."""
         if self._state is None:
@@ -195,10 +216,23 @@ class Metric:
         return self.compute(self.state)
 
     def reset_state(self) -> None:
-        """Forget all that was counted."""
-        self._state = None
+        """Forget all that was counted. The state stays in its memory, to which compiled steps may add."""
+        if self._state is not None:
+            self._state = self._begun_anew(self._state)
         for variable in self._added.values():
             variable.zero_()
+
+    @torch.no_grad()
+    def _begun_anew(self, state: Variables) -> Variables | None:
+        values = [*state.values()]
+        if any(type(value) is not Tensor or value.is_inference() for value in values):
+            return None
+        fresh = self.init_variables(values[0].device if values else None)
+        if {name: value.shape for name, value in fresh.items()} != {name: v.shape for name, v in state.items()}:
+            return None
+        for name, value in state.items():
+            value.copy_(fresh[name])
+        return state
 
     def reset_states(self) -> None:
         """`reset_state`, by Keras 2's name."""

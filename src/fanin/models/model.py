@@ -43,6 +43,8 @@ class Model(Steps):
     (None, 2)
     """
 
+    stop_training = stop_evaluating = stop_predicting = False  # set by callbacks: fit, evaluate, predict then end
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Model:
         """`Model(inputs, outputs)` makes a `Functional`."""
         graph = cls is Model and (args or "inputs" in kwargs or "outputs" in kwargs)
@@ -111,6 +113,25 @@ class Model(Steps):
         if known is not None:
             compiled.arrange(*known)  # what fits no output fails now
         self.__dict__["_compiled_with"] = compiled
+
+    @property
+    def compiled(self) -> bool:
+        """Whether `compile` was called."""
+        return self.__dict__.get("_compiled_with") is not None
+
+    @property
+    def run_eagerly(self) -> bool:
+        """Whether steps run operation by operation, as `compile` was told; may be set."""
+        return self.compiled and self._compiled().run_eagerly
+
+    @run_eagerly.setter
+    def run_eagerly(self, value: bool) -> None:
+        self._compiled().run_eagerly = bool(value)
+
+    @property
+    def jit_compile(self) -> Any:
+        """What `compile` was told of `jit_compile`: True, False or "auto"."""
+        return self._compiled().jit_compile
 
     @property
     def optimizer(self) -> Any:

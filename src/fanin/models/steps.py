@@ -7,11 +7,12 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from fanin.graph.tree import leaves, tree_map
+from fanin.graph.tree import as_list, leaves, tree_map
 from fanin.metrics import Mean, Metric
 from fanin.models.graphed import Graphed
 from fanin.training.compiled import Compiled
 from fanin.training.data import Batch
+from fanin.training.step import sum_of_losses
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -69,13 +70,12 @@ class Steps(Graphed):
         compiled = self._compiled()
         if not compiled.outputs:
             compiled.bind(self, _shapes(y_pred), y)
-        total, _ = compiled.compute_loss(y, y_pred, sample_weight)
-        for penalty in self.losses:
-            total = total + penalty
-        return total
+        return sum_of_losses(compiled.compute_loss(y, y_pred, sample_weight)[0], self.losses)
 
+    @_default
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        """Count one batch in the compiled metrics, and give all results; for a `train_step` of one's own."""
+        """Count one batch in the compiled metrics, and give all results. An override is called after each step, and
+        what it returns is shown; a `train_step` of one's own may call it."""
         compiled = self._compiled()
         if not compiled.outputs:
             compiled.bind(self, _shapes(y_pred), y)
@@ -83,23 +83,39 @@ class Steps(Graphed):
         return self.get_metrics_result()
 
     def get_metrics_result(self) -> dict[str, Any]:
-        """The results of all `metrics`, by name."""
-        compiled = self._compiled()
-        names = {id(metric): name for name, metric in zip(compiled.metric_names, compiled.metrics, strict=True)}
-        return {names.get(id(metric), metric.name): metric.result() for metric in self.metrics}
+        """The results of all `metrics`, by name; a result that is a dict by its own names. What `fit` shows."""
+        compiled, tracker = self._compiled(), self._tracker()
+        names: dict[int, list[str]] = {}
+        for name, metric in zip(compiled.metric_names, compiled.metrics, strict=True):
+            names.setdefault(id(metric), []).append(name)
+        found: dict[str, Any] = {}
+        for metric in self.metrics:
+            if metric is tracker:
+                counted = bool(tracker.state["count"])
+                found |= (not counted and compiled.losses_so_far()) or {"loss": tracker.result()}
+                continue
+            value = metric.result()
+            found |= value if isinstance(value, dict) else dict.fromkeys(names.get(id(metric), [metric.name]), value)
+        return found
 
     def reset_metrics(self) -> None:
-        """Let all `metrics` begin anew."""
+        """Let all `metrics` begin anew, and the mean losses."""
         for metric in self.metrics:
             metric.reset_state()
+        compiled = self.__dict__.get("_compiled_with")
+        if compiled is not None and compiled.engine is not None:
+            compiled.engine.sums.forget_losses()
 
     @property
     def metrics(self) -> list[Any]:
         """A mean of the loss, named "loss", for a `train_step` of one's own; the compiled metrics of the last fit or
-        evaluate; and metrics that were set as attributes."""
-        own = [value for value in self.__dict__.values() if isinstance(value, Metric) and value is not self._tracker()]
+        evaluate; and metrics that were set as attributes of the model or its layers. An override chooses what `fit`
+        shows."""
         compiled = self.__dict__.get("_compiled_with")
-        return [self._tracker(), *([] if compiled is None else compiled.metrics), *own]
+        known = [self._tracker(), *([] if compiled is None else compiled.metrics)]
+        held = (value for part in self.modules() for item in vars(part).values() for value in as_list(item))
+        own = {id(value): value for value in held if isinstance(value, Metric)}
+        return [*known, *(value for key, value in own.items() if key not in {*map(id, known)})]
 
     def _tracker(self) -> Metric:
         """The mean of the loss."""

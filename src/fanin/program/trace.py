@@ -55,6 +55,11 @@ class _Watching(FakeTensorMode):
         return results
 
 
+def is_traced(tensor: Tensor) -> bool:
+    """Whether this tensor stands for the values of a program that is being traced."""
+    return isinstance(getattr(tensor, "fake_mode", None), _Watching)
+
+
 @dataclass
 class Traced:
     """A graph and what its placeholders stand for.

@@ -11,7 +11,6 @@ import torch
 from fanin import losses, metrics, optimizers
 from fanin.dtypes import DTypePolicy
 from fanin.errors import DataError
-from fanin.graph.tree import leaves
 from fanin.optimizers import LossScaleOptimizer, Optimizer
 from fanin.registry import serialize
 from fanin.training import multipliers
@@ -74,6 +73,11 @@ class Compiled:
         self.metric_names: list[str] = []
         self._bound_to: Any = None
         self.engine: Any = None  # the compiled steps, which the first trainer makes
+
+    @property
+    def has_optimizer(self) -> bool:
+        """Whether there is an optimizer, or a function that makes one."""
+        return self.optimizer is not None or self.torch_maker is not None
 
     @property
     def has_loss(self) -> bool:
@@ -176,8 +180,9 @@ class Compiled:
 
     # --- the parts of a step ---------------------------------------------------------------------------------
 
-    def compute_loss(self, y: Any, outputs: Any, weight: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """The scalar loss of one batch, without penalties, and the loss of each output where there are several."""
+    def compute_loss(self, y: Any, outputs: Any, weight: Any) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
+        """The scalar loss of one batch, without penalties, and the loss of each output where there are several; None
+        where no output has a loss."""
         values, total = [], None
         targets = choose(self.outputs, y, "y", needed=True)
         weights = choose(self.outputs, weight, "sample_weight", needed=False)
@@ -187,9 +192,6 @@ class Compiled:
             values.append(output.loss(target, output.pick(outputs), sample_weight))
             term = values[-1] if output.factor is None else values[-1] * output.factor
             total = term if total is None else total + term
-        if total is None:
-            first = next(leaves(outputs))
-            total = torch.zeros((), dtype=first.dtype, device=first.device)
         return total, values if len(values) > 1 else []
 
     def new_sums(self, device: torch.device | None = None) -> list[Variables]:
@@ -237,13 +239,17 @@ class Compiled:
             if metric.traceable:
                 metric.state = state
 
-    def results(self, sums: list[Variables]) -> dict[str, float]:
-        """The metrics as numbers, by the names that were given."""
-        values = (
-            metric.compute(variables) if metric.traceable else metric.result()
-            for metric, variables in zip(self.metrics, sums, strict=True)
-        )
-        return {name: float(value) for name, value in zip(self.metric_names, values, strict=True)}
+    def hand_over(self, sums: list[Variables]) -> None:
+        """Let metrics have these sums as their state: what steps add there, they show."""
+        for metric, variables in zip(self.metrics, sums, strict=False):
+            if metric.traceable:
+                metric.state = variables
+
+    def losses_so_far(self) -> dict[str, torch.Tensor]:
+        """The mean losses of the pass, by name; none before its first step."""
+        if self.engine is None or not self.engine.sums.rows:
+            return {}
+        return dict(zip(["loss", *self.loss_names], self.engine.sums.means(), strict=True))
 
     # --- config ----------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ Arrays are never fed row by row: an epoch is one permutation, a batch one index_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -70,6 +70,10 @@ class Arrays:
     def _batch(self, take: Callable[[torch.Tensor], torch.Tensor], batch_size: int, start: int) -> Batch:
         x, y, weight = (_mapped(take, part) for part in (self.x, self.y, self.weight))
         return Batch(x, y, weight, min(batch_size, self.rows - start))
+
+    def without_weights(self) -> Arrays:
+        """The same rows, all of weight 1."""
+        return Arrays(self.x, self.y, None, self.rows)
 
     def split(self, fraction: float) -> tuple[Arrays, Arrays]:
         """The first rows, and the last `fraction` of them, as Keras splits."""
@@ -219,13 +223,13 @@ class Reader:
     def _structure(self, value: Any, name: str) -> Any:
         if isinstance(value, Mapping):
             return {key: self._structure(item, f"{name}[{key!r}]") for key, item in value.items()}
-        if isinstance(value, (list, tuple)) and value and all(hasattr(item, "shape") and item.ndim for item in value):
+        if isinstance(value, (list, tuple)) and _are_arrays(value):
             return [self._structure(item, f"{name}[{i}]") for i, item in enumerate(value)]
-        return self._tensor(value, name)
+        return None if value is None else self._tensor(value, name)
 
     def _tensor(self, value: Any, name: str) -> torch.Tensor:
         from_outside = not isinstance(value, torch.Tensor)
-        tensor = as_tensor(value, name)
+        tensor = as_tensor(value.toarray() if is_sparse(value) else value, name)
         if tensor.dim() == 0:
             raise DataError(f"{name}: expected one row for each sample, found a single number.")
         if tensor.is_floating_point():
@@ -258,21 +262,34 @@ class Reader:
         return self._placed(weight.to(self.dtype))
 
 
+def is_sparse(value: Any) -> bool:
+    """Whether this is one of scipy's sparse matrices, which become dense."""
+    return hasattr(value, "toarray") and hasattr(value, "nnz")
+
+
+def _are_arrays(values: Sequence[Any]) -> bool:
+    """Whether this is a list of arrays, one for each input or output; None for an output without targets."""
+    given = [item for item in values if item is not None]
+    return bool(given) and all(hasattr(item, "shape") and item.ndim for item in given)
+
+
 def _is_iterator(value: Any) -> bool:
+    if is_sparse(value):
+        return False
     iterable = hasattr(value, "__iter__") or hasattr(value, "__getitem__")
     arrays = (np.ndarray, torch.Tensor, list, tuple, Mapping, str)
     return iterable and not isinstance(value, arrays) and not hasattr(value, "__array__")
 
 
 def _rows(structure: Any, name: str) -> int:
-    sizes = {leaf.shape[0] for leaf in leaves(structure)}
+    sizes = {leaf.shape[0] for leaf in leaves(structure) if leaf is not None}
     if len(sizes) != 1:
         raise DataError(f"The arrays of {name} have different numbers of rows: {sorted(sizes)}.")
     return int(sizes.pop())
 
 
 def _same_length(structure: Any, name: str, rows: int) -> None:
-    for leaf in leaves(structure):
+    for leaf in (leaf for leaf in leaves(structure) if leaf is not None):
         found = leaf.shape[0] if leaf.dim() else 0
         if found != rows:
             raise DataError(f"x has {rows} rows, {name} has {found}.")
@@ -305,7 +322,10 @@ def weights_of_classes(targets: Any, class_weight: Mapping[int, float]) -> torch
     if not all(isinstance(key, (int, np.integer)) for key in class_weight):
         raise ValueError(f"class_weight: expected a dict of class number to weight, found keys {list(class_weight)}.")
     one_hot = targets.dim() > 1 and targets.shape[-1] > 1
-    labels = targets.argmax(-1) if one_hot else targets.reshape(targets.shape[0]).round().long()
+    if not one_hot and targets.numel() != targets.shape[0]:
+        raise ValueError(f"class_weight: expected one class for each row, found y of shape {tuple(targets.shape)}.")
+    labels = targets.argmax(-1) if one_hot else targets.reshape(targets.shape[0])
+    labels = labels.round().long() if labels.is_floating_point() else labels.long()
     weights = torch.ones(labels.shape, dtype=widest_float(labels.device), device=labels.device)
     for label, weight in class_weight.items():
         weights[labels == int(label)] = float(weight)

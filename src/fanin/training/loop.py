@@ -34,6 +34,7 @@ def fit(
     size = ready.positive("batch_size", 32 if batch_size is None else batch_size)
     held_size = ready.positive("validation_batch_size", validation_batch_size or size)
     epochs, initial_epoch = ready.whole("epochs", epochs), ready.whole("initial_epoch", initial_epoch)
+    validates = ready.validates(validation_freq)
     data = ready.reader(model, class_weight, size, shuffle).read(x, y, sample_weight)
     held_out: Any = None
     if validation_data is not None:
@@ -42,13 +43,15 @@ def fit(
         if not isinstance(data, Arrays):
             raise ValueError("validation_split needs arrays; give validation_data instead.")
         data, held_out = data.split(validation_split)
-    trainer = ready.trainer(model, compiled, data, "y")
+        if class_weight is not None:  # is about training
+            held_out = held_out.without_weights()
+    trainer = ready.trainer(model, compiled, data, "y", trains=True)
     if held_out is not None:
         ready.check_targets(compiled, held_out, "validation y")
     steps = ready.steps(data, size, steps_per_epoch)
-    history = History()
+    history = next((one for one in as_list(callbacks) if type(one) is History), None) or History()
     params = {"epochs": epochs, "steps": steps, "verbose": verbose, "directions": compiled.directions()}
-    hooks = CallbackList([*as_list(callbacks), history], model=model, **params)
+    hooks = CallbackList([*(one for one in as_list(callbacks) if one is not history), history], model=model, **params)
     progress = Progress(verbose, epochs)
     model.stop_training = False
     model.history = history
@@ -63,7 +66,7 @@ def fit(
             source = ready.batches(data, size, shuffle, reuse=reuse) if batches is None else islice(batches, steps)
             with _train_mode(model), flush_denormals():
                 logs = _train_epoch(trainer, source, hooks, progress)
-            if held_out is not None and (epoch + 1) % validation_freq == 0:
+            if held_out is not None and validates(epoch + 1):
                 found = _run_test(trainer, ready.batches(held_out, held_size, False, validation_steps), hooks, None)
                 logs |= {f"val_{name}": value for name, value in found.items()}
             progress.end(logs)
@@ -93,7 +96,7 @@ def _train_epoch(trainer: Trainer, source: Iterator[Batch], hooks: CallbackList,
         if trainer.model.stop_training:
             break
     if trainer.rows == 0:
-        raise DataError("The data is empty: there is nothing to train on.")
+        raise DataError(ready.NO_BATCH.format("train on"))
     return trainer.logs()
 
 
@@ -118,6 +121,7 @@ def evaluate(
 
 
 def _run_test(trainer: Trainer, source: Iterator[Batch], hooks: CallbackList, progress: Progress | None) -> Logs:
+    trainer.model.stop_evaluating = False
     hooks.call("on_test_begin", {})
     with _eval_mode(trainer.model):
         trainer.begin_pass()
@@ -128,8 +132,10 @@ def _run_test(trainer: Trainer, source: Iterator[Batch], hooks: CallbackList, pr
                 hooks.call("on_test_batch_end", number, trainer.logs())
             if progress is not None:
                 progress.advance(trainer.logs)
+            if trainer.model.stop_evaluating:
+                break
     if trainer.rows == 0:
-        raise DataError("The data is empty: there is nothing to evaluate.")
+        raise DataError(ready.NO_BATCH.format("evaluate"))
     logs = trainer.logs()
     hooks.call("on_test_end", logs)
     return logs
@@ -176,7 +182,7 @@ def predict(
 def train_on_batch(model: Any, compiled: Compiled, x: Any, y: Any, sample_weight: Any, class_weight: Any) -> Logs:
     """One step; see `Model.train_on_batch`."""
     data = ready.reader(model, class_weight).arrays(x, y, sample_weight)
-    trainer = ready.trainer(model, compiled, data, "y")
+    trainer = ready.trainer(model, compiled, data, "y", trains=True)
     with _train_mode(model), flush_denormals():
         trainer.begin_pass()
         for batch in data.batches(_one_batch(data)):

@@ -96,7 +96,8 @@ class Outputs:
         """All rows, in the structure of the outputs."""
         if self._given is not None:
             return self._given
-        arrays = self._arrays or [np.concatenate(column) for column in zip(*self._parts, strict=True)]
+        arrays = [a if self._done == len(a) else a[: self._done] for a in self._arrays or ()]
+        arrays = arrays or [np.concatenate(column) for column in zip(*self._parts, strict=True)]
         return pytree.tree_unflatten(arrays, self._structure)
 
 
@@ -128,6 +129,8 @@ def run(
 ) -> Any:  # fmt: skip
     """Predict batch by batch."""
     found = Outputs(data.rows if isinstance(data, Arrays) and is_complete else None, out)
+    model: Any = prediction.module
+    model.stop_predicting = False
     number = -1
     for number, batch in enumerate(batches):
         hooks.call("on_predict_batch_begin", number, {})
@@ -136,6 +139,8 @@ def run(
         if hooks.wants("on_predict_batch_end"):
             hooks.call("on_predict_batch_end", number, {"outputs": outputs})
         progress.advance(dict)
+        if model.stop_predicting:
+            break
     if number < 0:
         if not isinstance(data, Arrays):
             raise DataError("The data is empty: it gave no batch, so not even the shape of a row is known.")

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-Logs = dict[str, float]
+import numpy as np
+
+Logs = dict[str, Any]
 _REFRESH_SECONDS = 0.2
 
 
@@ -16,7 +18,9 @@ def shown(logs: Logs) -> str:
     return " - ".join(f"{name}: {_number(value)}" for name, value in logs.items())
 
 
-def _number(value: float) -> str:
+def _number(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"[{' '.join(map(_number, value.ravel()))}]"
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.4e}"
 
 

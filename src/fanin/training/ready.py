@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -15,7 +15,9 @@ from fanin.layers.devices import device_of
 from fanin.layers.modes import in_eval_mode
 from fanin.training.compiled import Compiled
 from fanin.training.data import Arrays, Batch, Reader, Stream, on_device
-from fanin.training.trainer import Trainer
+from fanin.training.trainer import Trainer, overrides
+
+NO_BATCH = "The data gave no batch: there is nothing to {}. A generator that has run out gives none in a later pass."
 
 
 def reader(
@@ -29,21 +31,36 @@ def reader(
 
 
 def validation(model: Any, size: int, given: Any) -> Arrays | Stream:
-    """The data of `validation_data`."""
+    """The data of `validation_data`: (x, y) or (x, y, sample_weight), or what can be iterated over."""
     found = reader(model, None, size)
-    return found.read(*given) if isinstance(given, tuple) else found.read(given)
+    return found.read(*given) if isinstance(given, (tuple, list)) else found.read(given)
 
 
-def trainer(model: Any, compiled: Compiled, data: Arrays | Stream, name: str) -> Trainer:
+def validates(frequency: Any) -> Callable[[int], bool]:
+    """Whether an epoch, counted from 1, ends with a validation: every so many do, or those of a list."""
+    if isinstance(frequency, (list, tuple, set, range)):
+        return frozenset(frequency).__contains__
+    every = positive("validation_freq", frequency)
+    return lambda epoch: epoch % every == 0
+
+
+def trainer(model: Any, compiled: Compiled, data: Arrays | Stream, name: str, trains: bool = False) -> Trainer:
     """Build the model for the data's shape, settle the metrics, and check the targets before anything is trained."""
     x, y = (data.x, data.y) if isinstance(data, Arrays) else data.peek()[:2]
+    if trains and not compiled.has_optimizer and not overrides(model, "train_step"):
+        raise ValueError(f"Model {model.name!r} was compiled without an optimizer: it can be evaluated, not trained.")
     if y is None and compiled.has_loss:
         raise DataError(f"{name} is missing: the loss needs targets.")
     if isinstance(data, Arrays) and data.rows == 0:
         raise DataError("The data is empty: there is nothing to train on.")
     if not model.built:
         model.build(tree_map(lambda leaf: (None, *leaf.shape[1:]), x))
-    output_shape = _output_shape(model, x)
+    try:
+        output_shape = _output_shape(model, x)
+    except NotImplementedError:  # no call: the model's own step may do without
+        if not overrides(model, "train_step"):
+            raise
+        return Trainer(model, compiled, None)
     compiled.bind(model, output_shape, y)
     check_targets(compiled, data, name)
     return Trainer(model, compiled, output_shape)
@@ -54,7 +71,7 @@ def _output_shape(model: Any, x: Any) -> Any:
     try:
         return model.compute_output_shape(tree_map(lambda leaf: (None, *leaf.shape[1:]), x))
     except ValueError:
-        if model._says_shape():
+        if model._says_shape() and model._network is None:
             raise
     with in_eval_mode(model.modules()), torch.no_grad():
         outputs = model(tree_map(lambda leaf: leaf[:2].to(device_of(model)), x))

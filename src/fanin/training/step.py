@@ -6,6 +6,7 @@ that it depends on comes in as `State` and `Batch`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,7 @@ from fanin.training.data import Batch
 from fanin.training.swapped import swapped
 
 Variables = dict[str, torch.Tensor]
-Loss = Callable[[Any, Any, Any], tuple[torch.Tensor, list[torch.Tensor]]]
+Loss = Callable[[Any, Any, Any], tuple[torch.Tensor | None, list[torch.Tensor]]]
 
 
 @dataclass
@@ -77,21 +78,35 @@ class Objective(nn.Module):
             return self._by_model(batch)
         with collect_losses() as record:
             outputs = self.model(batch.x)
-        total, parts = self.loss(batch.y, outputs, batch.weight)
-        for entry in record.losses:
-            total = total + entry.value
-        for penalty in regularizers.penalties(self.model):
-            total = total + penalty
-        return total, parts, outputs, record
+        first, parts = self.loss(batch.y, outputs, batch.weight)
+        added = [*(entry.value for entry in record.losses), *regularizers.penalties(self.model)]
+        return sum_of_losses(first, added), parts, outputs, record
 
     def _by_model(self, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor], Any, Record]:
         """As the model's own `compute_loss` says, which covers penalties too."""
         with collect_losses() as record:
             outputs = self.model(batch.x)
-            total = self.model.compute_loss(  # type: ignore[operator]
-                x=batch.x, y=batch.y, y_pred=outputs, sample_weight=batch.weight, training=self.model.training
-            )
+            compute_loss: Any = self.model.compute_loss
+            mode = {"training": self.model.training} if _takes_mode(compute_loss) else {}
+            total = compute_loss(x=batch.x, y=batch.y, y_pred=outputs, sample_weight=batch.weight, **mode)
         return total, [], outputs, record
+
+
+def sum_of_losses(first: torch.Tensor | None, added: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The compiled loss, if there is one, and losses that were added. ValueError where there are none."""
+    terms = [*([] if first is None else [first]), *added]
+    if not terms:
+        raise ValueError("There is no loss: give compile() a loss, or add one (add_loss, a regularizer).")
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def _takes_mode(function: Callable[..., Any]) -> bool:
+    """Whether a function takes `training`, as Keras's `compute_loss` does since 3.6."""
+    parameters = inspect.signature(function).parameters
+    return "training" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
 
 
 class Step:
@@ -99,8 +114,8 @@ class Step:
 
     Args:
         model: the module.
-        loss: (y, outputs, sample weights) -> scalar, and the loss of each output where there are several; None for a
-            model with a `compute_loss` of its own.
+        loss: (y, outputs, sample weights) -> scalar (None without a loss of its own), and the loss of each output
+            where there are several; None for a model with a `compute_loss` of its own.
         measure: (metric sums, y, outputs, sample weights) -> new sums.
         beside: objects other than the model whose attributes these read.
     """

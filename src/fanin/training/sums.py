@@ -13,10 +13,14 @@ from fanin.training.step import Variables
 
 
 class Sums:
-    """What a pass adds up, in tensors that every step of the pass changes in place: losses, times rows, and metrics."""
+    """What a pass adds up, in tensors that every step of the pass changes in place: losses, times rows, and metrics.
+
+    `rows` is the number of rows that are in the losses; who runs the steps counts them.
+    """
 
     def __init__(self, losses: list[Tensor], metrics: list[Variables]):
         self.losses, self.metrics = losses, metrics
+        self.rows = 0
 
     @classmethod
     def new(cls, losses: int, metrics: list[Variables], device: torch.device | None) -> Sums:
@@ -29,12 +33,22 @@ class Sums:
 
     def restart(self, metrics: list[Variables]) -> None:
         """Begin a pass: losses are 0, metrics as given."""
+        self.forget_losses()
         with torch.no_grad():
-            for total in self.losses:
-                total.zero_()
             for old, new in zip(self.metrics, metrics, strict=True):
                 for name, value in old.items():
                     value.copy_(new[name])
+
+    def forget_losses(self) -> None:
+        """Losses are 0 again."""
+        self.rows = 0
+        with torch.no_grad():
+            for total in self.losses:
+                total.zero_()
+
+    def means(self) -> list[Tensor]:
+        """The mean of each loss over the rows so far."""
+        return [total / max(self.rows, 1) for total in self.losses]
 
     def fits(self, others: Sums) -> bool:
         """Whether those are sums of the same kind, on the same device."""

@@ -31,9 +31,12 @@ class Trainer:
     def __init__(self, model: Any, compiled: Compiled, output_shape: Any):
         self.model = model
         self.compiled = compiled
-        self.step = Step(model, _loss_of(model, compiled), compiled.measure, compiled.loss_objects)
+        self._own_metrics = overrides(model, "compute_metrics")
+        measure = _no_sums if self._own_metrics else compiled.measure
+        self.step = Step(model, _loss_of(model, compiled), measure, compiled.loss_objects)
         self._own_train, self._own_test = overrides(model, "train_step"), overrides(model, "test_step")
-        self._own_logs: dict[str, Any] = {}
+        self._own_logs: dict[str, Any] = {}  # of the last step of the model's own
+        self._metric_logs: dict[str, Any] = {}  # what its own `compute_metrics` gave last
         self.output_shape = output_shape
         self.rows = 0
 
@@ -42,10 +45,9 @@ class Trainer:
         self.engine = self._engine(device_of(self.model))
         self.state: State = self.step.live_state(self.engine.sums.metrics)
         self.rows = 0
-        self._own_logs = {}
-        if self._own_train or self._own_test:
-            self.model.reset_metrics()
-        self._counted = 0
+        self._own_logs, self._metric_logs = {}, {}
+        self.compiled.hand_over(self.engine.sums.metrics)
+        self.model.reset_metrics()
         self._ledgers = self.model._ledgers()
         self.look()
 
@@ -57,14 +59,16 @@ class Trainer:
     def _engine(self, device: torch.device) -> Engine:
         """The engine of the last pass, if it still fits; its sums begin anew."""
         compiled, engine = self.compiled, self.compiled.engine
-        sums = Sums.new(1 + len(compiled.loss_names), compiled.new_sums(device), device)
+        metrics = compiled.new_sums(device)
+        sums = Sums.new(1 + len(compiled.loss_names), [] if self._own_metrics else metrics, device)
         known = engine is not None and engine.model is self.model and engine.outputs is compiled.outputs
         if known and engine.sums.fits(sums):
             engine.sums.restart(sums.metrics)
             return engine  # type: ignore[no-any-return]
         updater = updater_for(compiled.optimizer)
         make = InductorProgram if compiled.jit_compile is True else Program
-        compiled.engine = Engine(self.step, updater, sums, wants_outputs=compiled.keeps_own_states, make=make)
+        wants_outputs = compiled.keeps_own_states or self._own_metrics
+        compiled.engine = Engine(self.step, updater, sums, wants_outputs=wants_outputs, make=make)
         compiled.engine.outputs = compiled.outputs
         return compiled.engine  # type: ignore[no-any-return]
 
@@ -95,7 +99,8 @@ class Trainer:
 
     def finish(self) -> None:
         """The end of training: weights become their averages, where the optimizer keeps any."""
-        self.engine.forget_batch()
+        if self.compiled.engine is not None:
+            self.compiled.engine.forget_batch()
         if isinstance(self.compiled.optimizer, Optimizer):
             self.compiled.optimizer.finalize_variable_values(self.model.trainable_variables)
 
@@ -131,31 +136,39 @@ class Trainer:
         self._count(batch, result.outputs)
 
     def _count(self, batch: Batch, outputs: Any) -> None:
-        if self.compiled.keeps_own_states:
+        self.engine.sums.rows += batch.size
+        if self._own_metrics:
+            with torch.no_grad():
+                self._metric_logs = self.model.compute_metrics(batch.x, batch.y, outputs, sample_weight=batch.weight)
+        elif self.compiled.keeps_own_states:
             with torch.no_grad():
                 self.compiled.measure_own(batch.y, outputs, batch.weight)
-        self._counted += batch.size
 
-    def logs(self) -> dict[str, float]:
+    def logs(self) -> dict[str, Any]:
         """What a step of the model's own gave last; else losses and metrics of the pass."""
-        if self._own_logs:
-            return {name: float(torch.as_tensor(value).detach()) for name, value in self._own_logs.items()}
-        return self.default_logs()
+        return _as_numbers(self._own_logs) or self.default_logs()
 
-    def default_logs(self) -> dict[str, float]:
+    def default_logs(self) -> dict[str, Any]:
         """The mean losses of the pass, weighted by batch sizes, and the metrics."""
-        if not self._counted:
+        if not self.engine.sums.rows:
             return {}
-        sums = self.engine.sums
-        names = ["loss", *self.compiled.loss_names]
-        means = {name: float(value) / self._counted for name, value in zip(names, sums.losses, strict=True)}
-        return means | self.compiled.results(sums.metrics)
+        return _as_numbers(self._metric_logs or self.model.get_metrics_result())
 
 
 def overrides(model: Any, hook: str) -> bool:
     """Whether a model has a step, or a loss, of its own."""
     method = getattr(type(model), hook, None)
     return method is not None and not getattr(method, "is_default", False)
+
+
+def _no_sums(sums: Any, y: Any, outputs: Any, weight: Any) -> list[Any]:
+    return []
+
+
+def _as_numbers(logs: dict[str, Any]) -> dict[str, Any]:
+    """Floats, and arrays for metrics of several numbers."""
+    found = {name: torch.as_tensor(value).detach() for name, value in logs.items()}
+    return {name: float(one) if one.numel() == 1 else one.cpu().numpy() for name, one in found.items()}
 
 
 def _loss_of(model: Any, compiled: Compiled) -> Any:

@@ -103,7 +103,7 @@ class OwnUpdater:
 
 
 def updater_for(optimizer: Any) -> Updater | None:
-    """The updater of an optimizer; None for one of torch's that has no fused kernel."""
+    """The updater of an optimizer; None for one of torch's that has no fused kernel, and where there is none."""
     if isinstance(optimizer, Optimizer):
         return OwnUpdater(optimizer)
-    return TorchUpdater(optimizer) if TorchUpdater.takes(optimizer) else None
+    return TorchUpdater(optimizer) if optimizer is not None and TorchUpdater.takes(optimizer) else None

@@ -30,6 +30,8 @@ _RESTLESS = {
     "training",
     "history",
     "stop_training",
+    "stop_evaluating",
+    "stop_predicting",
     "_trainer",
     "_loss_tracker",
     "_compiled_with",

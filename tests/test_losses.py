@@ -437,7 +437,7 @@ def test_good_targets(loss, y, shape):
         (MSE, [1.0, 2.0], (None, 2), r"labels has shape \(2,\), the model's output \(N, 2\)"),
         (MSE, [[1.0], [2.0]], (None, 2), "nothing is broadcast"),
         (MSE, [1 + 2j], (None, 1), "dtype complex128; expected numbers"),
-        (losses.MeanAbsoluteError(), [[[1.0]]], (None, 1), "nothing is broadcast"),
+        (losses.MeanAbsoluteError(), [[[1.0, 2.0]]], (None, 1), "nothing is broadcast"),
         (losses.Huber(), [np.nan], (None, 1), "row 0 holds nan"),
         (MSE, 1.0, (None, 1), "single number"),
         *[

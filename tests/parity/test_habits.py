@@ -135,6 +135,15 @@ def an_output_without_targets(K):
     return model.fit(X, [Y, None], **QUIET).history
 
 
+def targets_without_the_last_dimension(K):
+    inputs = K.Input((5, 3))
+    model = fill(K.Model(inputs, K.layers.Dense(1)(inputs)))
+    model.compile("sgd", "mse", metrics=["mae"])
+    x = np.random.default_rng(3).normal(size=(6, 5, 3)).astype("float32")
+    history = model.fit(x, x[:, :, 0], sample_weight=np.linspace(0, 1, 6), **QUIET).history
+    return history, model.evaluate(x, x[:, :, :1, None], verbose=0)
+
+
 def sparse_matrices(K):
     model, x = compiled(K), scipy.sparse.csr_matrix(X)
     return model.fit(x, Y, **QUIET).history, model.predict(x, verbose=0), model.evaluate(x, Y, verbose=0)
@@ -261,7 +270,8 @@ def a_step_alone(K):
 CASES = [
     class_weight_is_about_training, columns_of_one, inputs_in_a_list, a_model_that_takes_a_dict,
     validation_data_in_a_list, nothing_left_to_do, epochs_to_validate, targets_of_truth, an_output_without_targets,
-    sparse_matrices, evaluation_without_an_optimizer, passes_that_callbacks_stop, a_history_of_ones_own,
+    targets_without_the_last_dimension, sparse_matrices, evaluation_without_an_optimizer, passes_that_callbacks_stop,
+    a_history_of_ones_own,
     state_of_metrics, metrics_that_begin_anew_at_each_batch, metrics_of_several_numbers, metrics_of_a_model,
     results_of_a_model, a_loss_of_ones_own_without_a_mode, a_penalty_alone, a_step_alone,
 ]  # fmt: skip

@@ -55,7 +55,7 @@ def same_shape(y_true: Tensor, y_pred: Tensor, what: str) -> tuple[Tensor, Tenso
     if true.shape != pred.shape:
         raise ValueError(
             f"{what}: y_true has shape {tuple(y_true.shape)} and y_pred {tuple(y_pred.shape)}; they must be equal "
-            "(only (N,) and (N, 1) match each other; nothing is broadcast)."
+            "(only a last dimension of 1 may be missing; nothing is broadcast)."
         )
     return true, pred
 

@@ -55,14 +55,14 @@ def _expect_each(y: Array, name: str, good: Callable[[Array], Array], expected: 
 
 
 def _expect_shape(y: Array, name: str, output_shape: Shape, hint: str = "") -> None:
-    """Targets shaped like the output: equal, or (N,) against (N, 1) either way."""
-    column = (len(output_shape) == 2 and output_shape[1] in (1, None) and y.ndim == 1) or (
-        len(output_shape) == 1 and y.ndim == 2 and y.shape[1] == 1
-    )
-    if not (_equal(y.shape, output_shape) or column):
+    """Targets shaped like the output: equal, or with a last dimension of 1 that only one of the two has."""
+    without_last = len(output_shape) > 1 and output_shape[-1] in (1, None) and _equal(y.shape, output_shape[:-1])
+    with_one_more = y.ndim > 1 and y.shape[-1] == 1 and _equal(y.shape[:-1], output_shape)
+    if not (_equal(y.shape, output_shape) or without_last or with_one_more):
+        shorter = f" or {_text(output_shape[:-1])}" if [*output_shape[1:]][-1:] == [1] else ""
         raise DataError(
             f"{name} has shape {tuple(y.shape)}, the model's output {_text(output_shape)}; expected targets of shape "
-            f"{_text(output_shape)}{' or (N,)' if list(output_shape[1:]) == [1] else ''} (nothing is broadcast).{hint}"
+            f"{_text(output_shape)}{shorter} (nothing is broadcast).{hint}"
         )
 
 

@@ -144,6 +144,20 @@ def targets_without_the_last_dimension(K):
     return history, model.evaluate(x, x[:, :, :1, None], verbose=0)
 
 
+def a_clone(K):
+    model = compiled(K, metrics=["mae", lambda y, p: (y - p) * 2.0])
+    model.fit(X, Y, **QUIET)
+    if K is fanin:
+        assert fanin.models.clone_model(model).compiled is False  # a lambda has no config
+    model = compiled(K, metrics=["mae"])
+    model.fit(X, Y, **QUIET)
+    return fill(K.models.clone_model(model)).fit(X, Y, **QUIET).history
+
+
+def a_metric_without_a_name(K):
+    return compiled(K, metrics=[lambda y, p: (y - p) * 2.0]).fit(X, Y, **QUIET).history
+
+
 def sparse_matrices(K):
     model, x = compiled(K), scipy.sparse.csr_matrix(X)
     return model.fit(x, Y, **QUIET).history, model.predict(x, verbose=0), model.evaluate(x, Y, verbose=0)
@@ -271,7 +285,7 @@ CASES = [
     class_weight_is_about_training, columns_of_one, inputs_in_a_list, a_model_that_takes_a_dict,
     validation_data_in_a_list, nothing_left_to_do, epochs_to_validate, targets_of_truth, an_output_without_targets,
     targets_without_the_last_dimension, sparse_matrices, evaluation_without_an_optimizer, passes_that_callbacks_stop,
-    a_history_of_ones_own,
+    a_history_of_ones_own, a_clone, a_metric_without_a_name,
     state_of_metrics, metrics_that_begin_anew_at_each_batch, metrics_of_several_numbers, metrics_of_a_model,
     results_of_a_model, a_loss_of_ones_own_without_a_mode, a_penalty_alone, a_step_alone,
 ]  # fmt: skip

@@ -209,7 +209,7 @@ def get(identifier: Any) -> Metric | None:
             f"Could not interpret metric identifier {identifier!r}: expected a name, class, config or callable."
         )
     name = found.name if isinstance(found, losses.Loss) else getattr(found, "__name__", None)
-    metric = MeanMetricWrapper(found, name or snake_case(type(found).__name__))
+    metric = MeanMetricWrapper(found, (name or snake_case(type(found).__name__)).strip("<>"))  # "lambda", as in Keras
     if metric.direction is None:
         # The loss function has the opposite sign of the metric of its name.
         metric.direction = "min" if found is losses.cosine_similarity else direction(metric.name)

@@ -26,15 +26,24 @@ def clone_model(model: Model, input_tensors: Any = None, clone_function: Callabl
         clone_function: from a layer to what takes its place; default a layer of equal config. Input layers are always
             new.
 
-    Raises ValueError for torch modules in the model, which have no config, and for inputs of another number. After
-    Keras's `clone_model`.
+    A compiled model gives a compiled one, with an optimizer that has not begun, where all that it was compiled with has
+    a config. Raises ValueError for torch modules in the model, which have no config, and for inputs of another number.
+    After Keras's `clone_model`.
 
     >>> import fanin
     >>> model = fanin.Sequential([fanin.Input((4,)), fanin.layers.Dense(2)])
     >>> clone_model(model).output_shape
     (None, 2)
     """
-    clone = clone_function if clone_function is not None else _equal
+    made = _connected(model, input_tensors, clone_function if clone_function is not None else _equal)
+    config = model.get_compile_config()
+    if config is not None:
+        made.compile_from_config({**config, **model.get_own_compile_config()})
+    return made
+
+
+def _connected(model: Model, input_tensors: Any, clone: Callable[[Any], Any]) -> Model:
+    """The clone before it is compiled."""
     if isinstance(model, Sequential):
         begin = [InputLayer.from_config(model._input_layer.get_config())] if model._input_layer is not None else []
         copy: Model = Sequential([*begin, *(clone(layer) for layer in model._listed())], name=model.name)

@@ -85,6 +85,7 @@ def test_what_changes_between_steps_counts(monkeypatch: pytest.MonkeyPatch) -> N
         expected = torch.nn.functional.cross_entropy(module(x), y).item()
         assert step(x, y).item() == pytest.approx(expected, rel=1e-6)
     assert (Graph.made, Graph.played) == (1, 8)
+    assert "a CUDA graph" in str(step.programs[0])
     before = module.weight.detach().clone()
     step.optimizer.learning_rate = 0.5
     first, second = step(*batches[0]), step(*batches[1])

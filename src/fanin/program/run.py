@@ -31,6 +31,9 @@ class Program:
         inputs: examples of what each run brings.
         lasting: further passes, for static tensors that stay as they are: `UNTIL_PREPARED` or `FOR_GOOD`.
 
+    Attributes:
+        is_recorded: whether later runs play a recording: on a GPU, where nothing lies elsewhere.
+
     A call takes the inputs and returns new tensors for the results. Static tensors are read, and changed, in place;
     `run_into` writes the results into tensors that are given. One run at a time: threads wait for each other.
     """
@@ -65,7 +68,8 @@ class Program:
         self._lock = threading.Lock()
         values = [None if node is None else node.meta["val"] for node in traced.outputs]
         self.results = [value for value in values if value is not None]
-        if can_be_recorded(traced):
+        self.is_recorded = can_be_recorded(traced)
+        if self.is_recorded:
             with _InferenceMode(True):
                 recorded = Recorded(self._look, self._run, traced, self.results)
             self._look, self._run = recorded.look, recorded.run
@@ -139,4 +143,5 @@ class Program:
         table = [f"{'':{width}}  operations          FLOPs          bytes    peak bytes"]
         for name, cost in self.stages:
             table.append(f"{name:{width}}{cost.operations:12,}{cost.flops:15,}{cost.bytes:15,}{cost.peak:14,}")
-        return "\n".join([self.source.rstrip(), "", *table])
+        note = ["Later runs play a recording of these lines, a CUDA graph.", ""] if self.is_recorded else []
+        return "\n".join([self.source.rstrip(), "", *note, *table])

@@ -22,6 +22,8 @@ collect_ignore = [
     *(str(path) for path in (HERE / "scripts").glob("*.py") if not path.name.startswith("test_")),
     str(HERE / "parity" / "other_keras.py"),
 ]
+if "SECOND_DEVICE" not in os.environ:
+    collect_ignore += [str(path) for path in (HERE / "devices").glob("*.py") if not path.name.startswith("test_")]
 
 
 class CleanStart:

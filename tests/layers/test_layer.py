@@ -442,3 +442,74 @@ def test_an_activity_regularizer_can_be_set_at_any_time():
     layer.activity_regularizer = None
     model(x)
     assert model.losses == []
+
+
+# --- trials of calls --------------------------------------------------------------------------------------------------
+
+
+class Counts(fanin.Layer):
+    """Counts its calls in place, by an operation that meets no input."""
+
+    def build(self, input_shape):
+        self.n = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.n.add_(1.0)
+        return x
+
+
+class Reads(fanin.Layer):
+    """Follows its inputs, in a call that needs values."""
+
+    def build(self, input_shape):
+        self.n = self.add_weight(shape=(3,), initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.n.copy_(self.n + 10 + 0 * float(x.detach().mean()))
+        return x - self.n
+
+
+@pytest.mark.parametrize("kind", [Counts, Reads])
+def test_trials_of_a_call_leave_its_state_alone(kind):
+    layer = kind()
+    model = fanin.Sequential([fanin.Input((3,)), layer])
+    assert model.compute_output_shape((None, 3)) == (None, 3)
+    assert not layer.get_weights()[0].any()
+
+
+@pytest.mark.filterwarnings("ignore:This step runs eagerly")
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_every_batch_counts_once(run_eagerly):
+    layer, x = Counts(), torch.randn(6, 3)
+    model = fanin.Sequential([fanin.Input((3,)), layer, fanin.layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=run_eagerly)
+    found = []
+    for _ in range(2):
+        model.train_on_batch(x, x[:, :1])
+        found.append(float(layer.n))
+    model.fit(x, x[:, :1], batch_size=2, verbose=0)
+    found.append(float(layer.n))
+    model.evaluate(x, x[:, :1], batch_size=2, verbose=0)
+    model.predict(x, batch_size=2, verbose=0)
+    assert [*found, float(layer.n)] == [1, 2, 5, 11]
+
+
+def test_state_goes_from_batch_to_batch_in_predict():
+    class Follows(fanin.Layer):
+        def build(self, input_shape):
+            self.n = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def call(self, x):
+            self.n.copy_(self.n + 1.0)
+            return x * 0 + self.n
+
+    model = fanin.Sequential([fanin.Input((3,)), Follows()])
+    assert model.predict(np.ones((6, 3), "float32"), batch_size=2, verbose=0)[::2, 0].tolist() == [1, 2, 3]
+
+
+def test_dtype_policy_takes_names_and_autocast_is_refused():
+    layer = fanin.layers.Dense(2)
+    layer.dtype_policy = "mixed_bfloat16"
+    assert layer(torch.ones(1, 3)).dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="autocast=False"):
+        fanin.layers.Dense(2, autocast=False)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fanin.dtypes import as_policy
 from fanin.layers.variables import set_trainable
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
@@ -68,6 +69,9 @@ class Attributes(nn.Module):
                 f"{name!r} is a part of the layer contract and cannot be set on layer {self.__dict__.get('name')!r}; "
                 f"use another attribute name, such as {name + '_layer'!r}."
             )
+        if name == "dtype_policy":
+            self._set_policy(as_policy(value))
+            return
         if isinstance(value, torch.Tensor) and "_aliases" in self.__dict__:
             owned = _owner_name(self, value)
             if owned is not None and owned != name:

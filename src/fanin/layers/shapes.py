@@ -20,7 +20,8 @@ def first_shape(name: str, kwargs: dict[str, Any]) -> tuple[int | None, ...] | N
     """The batch input shape that input_shape, input_dim, batch_size and batch_input_shape give together, or None."""
     batch_input_shape, input_shape = kwargs.pop("batch_input_shape", None), kwargs.pop("input_shape", None)
     input_dim, batch_size = kwargs.pop("input_dim", None), kwargs.pop("batch_size", None)
-    kwargs.pop("autocast", None)
+    if kwargs.pop("autocast", True) is False:
+        raise ValueError(f"Layer {name!r}: autocast=False is not supported; give the layer a dtype for its inputs.")
     given = [key for key, value in (("batch_input_shape", batch_input_shape), ("input_shape", input_shape),
                                     ("input_dim", input_dim)) if value is not None]  # fmt: skip
     if len(given) > 1:

@@ -14,7 +14,7 @@ from fanin.graph.node import FunctionCall, Node, input_symbol
 from fanin.graph.symbolic import SymbolicTensor, symbols_in
 from fanin.graph.tree import leaves, like_inputs, tree_map
 from fanin.layers.building import Building
-from fanin.layers.modes import in_eval_mode
+from fanin.layers.modes import in_eval_mode, state_kept
 from fanin.layers.scope import CallScope, Entry, Record, current
 
 
@@ -82,14 +82,14 @@ def infer_call(
         try:
             # A trial leaves no trace in statistics and counts, and draws no masks of dropout.
             others = (module for module in layer.modules() if not isinstance(module, Building))
-            with in_eval_mode(others), _without_fakes(layer):
+            with in_eval_mode(others), _without_fakes(layer), state_kept(layer):
                 specs, trial = infer_with_trial(attempt, args, kwargs)
         except Exception as error:
             if says_shape or not needs_values(error):
                 raise
             records.clear()
             training = False
-            with in_eval_mode(layer.modules()):
+            with in_eval_mode(layer.modules()), state_kept(layer):
                 specs, trial = infer_on_values(attempt, args, kwargs)
     except NotImplementedError:
         raise

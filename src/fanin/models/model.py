@@ -135,8 +135,8 @@ class Model(Steps):
 
     @property
     def optimizer(self) -> Any:
-        """The optimizer that the model was compiled with."""
-        return self._compiled().optimizer
+        """The optimizer that the model was compiled with; None before."""
+        return self._compiled().optimizer if self.compiled else None
 
     @property
     def programs(self) -> list[Any]:

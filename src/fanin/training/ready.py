@@ -12,7 +12,7 @@ import torch
 from fanin.errors import DataError
 from fanin.graph.tree import tree_map
 from fanin.layers.devices import device_of
-from fanin.layers.modes import in_eval_mode
+from fanin.layers.modes import in_eval_mode, state_kept
 from fanin.training.compiled import Compiled
 from fanin.training.data import Arrays, Batch, Reader, Stream, on_device
 from fanin.training.trainer import Trainer, overrides
@@ -73,7 +73,7 @@ def _output_shape(model: Any, x: Any) -> Any:
     except ValueError:
         if model._says_shape() and model._network is None:
             raise
-    with in_eval_mode(model.modules()), torch.no_grad():
+    with in_eval_mode(model.modules()), state_kept(model), torch.no_grad():
         outputs = model(tree_map(lambda leaf: leaf[:2].to(device_of(model)), x))
     return tree_map(lambda leaf: (None, *leaf.shape[1:]), outputs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor, fx
+from torch import Tensor
 
 from fanin.program.effects import Changes, changed, draws, is_view
 from fanin.program.trace import Traced
@@ -12,7 +12,7 @@ def mark_prepared(traced: Traced) -> None:
     """Mark, as `meta["prepared"]`, what is computed from static tensors alone: casts of weights, folded factors."""
     changes = Changes(traced.graph)
     returned = set(traced.outputs)
-    lasting: set[fx.Node] = set(traced.static)
+    lasting = {node for node in traced.static if not changes.ever(node)}
     for node in traced.graph.nodes:
         if node.op != "call_function" or changed(node) or draws(node) or changes.ever(node) or node in returned:
             continue

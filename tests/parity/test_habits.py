@@ -154,6 +154,11 @@ def a_clone(K):
     return fill(K.models.clone_model(model)).fit(X, Y, **QUIET).history
 
 
+def a_model_from_json(K):
+    model = K.models.model_from_json(compiled(K, metrics=["mae"]).to_json())
+    return fill(model).fit(X, Y, **QUIET).history
+
+
 def a_metric_without_a_name(K):
     return compiled(K, metrics=[lambda y, p: (y - p) * 2.0]).fit(X, Y, **QUIET).history
 
@@ -285,7 +290,7 @@ CASES = [
     class_weight_is_about_training, columns_of_one, inputs_in_a_list, a_model_that_takes_a_dict,
     validation_data_in_a_list, nothing_left_to_do, epochs_to_validate, targets_of_truth, an_output_without_targets,
     targets_without_the_last_dimension, sparse_matrices, evaluation_without_an_optimizer, passes_that_callbacks_stop,
-    a_history_of_ones_own, a_clone, a_metric_without_a_name,
+    a_history_of_ones_own, a_clone, a_model_from_json, a_metric_without_a_name,
     state_of_metrics, metrics_that_begin_anew_at_each_batch, metrics_of_several_numbers, metrics_of_a_model,
     results_of_a_model, a_loss_of_ones_own_without_a_mode, a_penalty_alone, a_step_alone,
 ]  # fmt: skip
@@ -358,3 +363,11 @@ def test_what_cannot_be_trained_is_refused():
         compiled(fanin).fit(X, Y, validation_split=0.5, validation_freq=0, **QUIET)
     with pytest.raises(ValueError, match="class_weight: expected one class for each row"):
         compiled(fanin).fit(X, np.zeros((20, 3, 1)), class_weight={0: 1.0}, **QUIET)
+
+
+def test_json_goes_both_ways():
+    given = compiled(fanin, metrics=["mae"])
+    theirs = fill(keras.models.model_from_json(given.to_json()))
+    ours = fill(fanin.models.model_from_json(theirs.to_json()))
+    one, two = (model.fit(X, Y, **QUIET).history for model in (ours, theirs))
+    agree(plain(one), plain(two))

@@ -97,4 +97,9 @@ def model_from_json(json_string: str, custom_objects: Mapping[str, Any] | None =
         raise ValueError(
             f"model_from_json: {config.get('class_name') if isinstance(config, dict) else config!r} is no model."
         )
+    how = config.get("compile_config") if isinstance(config, dict) else None
+    if isinstance(how, dict):
+        with custom_object_scope(custom_objects):
+            own = config.get("learning_rate_multipliers")
+            model.compile_from_config({**how, "learning_rate_multipliers": own})
     return model

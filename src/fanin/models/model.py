@@ -313,8 +313,11 @@ class Model(Steps):
         return None if self._network is not None else super().get_build_config()
 
     def to_json(self, **kwargs: Any) -> str:
-        """The architecture as JSON, in Keras's form; kwargs go to json.dumps."""
-        return json.dumps(serialize(self), **kwargs)
+        """The architecture and how it was compiled as JSON, in Keras's form; kwargs go to json.dumps."""
+        config, compiled = serialize(self), self.get_compile_config()
+        if compiled is not None:
+            config |= {"compile_config": compiled, **self.get_own_compile_config()}
+        return json.dumps(config, **kwargs)
 
     def save(self, filepath: Any, overwrite: bool = True) -> None:
         """Write the model to a `.keras` archive that Keras reads too: architecture, weights, compile information.

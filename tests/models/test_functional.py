@@ -558,3 +558,15 @@ def test_batch_normalization_in_a_graph_trains_and_freezes():
     before = model.predict(data, verbose=0)
     model.fit(data, target, verbose=0)
     assert np.array_equal(model.predict(data, verbose=0), before)
+
+
+def test_a_metric_that_two_outputs_share_shows_each():
+    inputs = fanin.Input((3,))
+    outputs = [fanin.layers.Dense(1, name="a")(inputs), fanin.layers.Dense(1, name="b")(inputs)]
+    model, shared = fanin.Model(inputs, outputs), fanin.metrics.MeanAbsoluteError(name="mae")
+    x = torch.randn(6, 3)
+    model.compile("sgd", "mse", metrics=[[shared], [shared]])
+    found = model.evaluate(x, [x[:, :1], x[:, 1:2]], batch_size=4, verbose=0, return_dict=True)
+    one, two = model.predict(x, verbose=0)
+    expected = {"a_mae": abs(one - x[:, :1].numpy()).mean(), "b_mae": abs(two - x[:, 1:2].numpy()).mean()}
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)

@@ -85,17 +85,13 @@ class Steps(Graphed):
     def get_metrics_result(self) -> dict[str, Any]:
         """The results of all `metrics`, by name; a result that is a dict by its own names. What `fit` shows."""
         compiled, tracker = self._compiled(), self._tracker()
-        names: dict[int, list[str]] = {}
-        for name, metric in zip(compiled.metric_names, compiled.metrics, strict=True):
-            names.setdefault(id(metric), []).append(name)
         found: dict[str, Any] = {}
         for metric in self.metrics:
             if metric is tracker:
                 counted = bool(tracker.state["count"])
                 found |= (not counted and compiled.losses_so_far()) or {"loss": tracker.result()}
-                continue
-            value = metric.result()
-            found |= value if isinstance(value, dict) else dict.fromkeys(names.get(id(metric), [metric.name]), value)
+            else:
+                found |= compiled.results_of(metric)
         return found
 
     def reset_metrics(self) -> None:

@@ -245,6 +245,16 @@ class Compiled:
             if metric.traceable:
                 metric.state = variables
 
+    def results_of(self, metric: Any) -> dict[str, Any]:
+        """What a metric shows, by its names; one that several outputs share, for each of them by itself."""
+        places = [place for place, one in enumerate(self.metrics) if one is metric]
+        sums = self.engine.sums if self.engine is not None else None
+        if len(places) > 1 and metric.traceable and sums is not None and sums.rows and sums.metrics:
+            return {self.metric_names[place]: metric.compute(sums.metrics[place]) for place in places}
+        value = metric.result()
+        names = [self.metric_names[place] for place in places] or [metric.name]
+        return value if isinstance(value, dict) else dict.fromkeys(names, value)
+
     def losses_so_far(self) -> dict[str, torch.Tensor]:
         """The mean losses of the pass, by name; none before its first step."""
         if self.engine is None or not self.engine.sums.rows:

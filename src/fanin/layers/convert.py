@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils import _pytree as pytree
 
 from fanin.dtypes import dtype_name
 from fanin.layers.devices import device_of
@@ -34,6 +35,13 @@ def as_tensor(value: Any, who: str = "input") -> torch.Tensor:
     if any(stride < 0 for stride in array.strides) or not (array.flags.writeable and array.flags.aligned):
         array = array.copy()  # torch takes neither negative strides nor read-only or unaligned memory
     return torch.from_numpy(array)
+
+
+def tensors_on(tree: Any, device: torch.device, who: str) -> Any:
+    """A structure with its arrays as tensors on a device; tensors stay where they are."""
+    return pytree.tree_map(
+        lambda leaf: leaf if isinstance(leaf, torch.Tensor) else as_tensor(leaf, who).to(device), tree
+    )
 
 
 def checked_cast(tensor: torch.Tensor, dtype: torch.dtype, who: str = "input") -> torch.Tensor:

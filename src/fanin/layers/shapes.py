@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,15 @@ def known_shape(leaf: Any) -> Any:
     sizes = tuple(leaf.shape)
     known = [size if isinstance(size, int) else None for size in sizes[:-1]]
     return (*known, *(int(size) for size in sizes[-1:]))
+
+
+def map_shapes(function: Callable[[tuple[int | None, ...]], Any], value: Any) -> Any:
+    """The structure with `function` applied to each shape, a tuple or list of sizes."""
+    if isinstance(value, dict):
+        return {key: map_shapes(function, item) for key, item in value.items()}
+    if all(item is None or isinstance(item, int) for item in value):
+        return function(tuple(value))
+    return [map_shapes(function, item) for item in value]
 
 
 def first_shape(name: str, kwargs: dict[str, Any]) -> tuple[int | None, ...] | None:

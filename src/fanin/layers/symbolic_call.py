@@ -16,6 +16,7 @@ from fanin.graph.tree import leaves, like_inputs, tree_map
 from fanin.layers.building import Building
 from fanin.layers.modes import in_eval_mode, state_kept
 from fanin.layers.scope import CallScope, Entry, Record, current
+from fanin.layers.shapes import map_shapes
 
 
 def call_symbolically(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -120,18 +121,10 @@ def _without_fakes(layer: torch.nn.Module) -> Iterator[None]:
 
 def output_shape(layer: Any, input_shape: Any) -> Any:
     """The output shape of a layer that does not declare it, by a trial; builds the layer, records nothing."""
-    inputs = _probes(layer, input_shape)
+    inputs = map_shapes(lambda shape: _probe(layer, shape), input_shape)
     prepare(layer, inputs)
     specs, _, _ = infer_call(layer, (inputs,), {}, may_ask=False)
     return tree_map(lambda leaf: leaf.shape if isinstance(leaf, Spec) else leaf, specs)
-
-
-def _probes(layer: Any, shapes: Any) -> Any:
-    """Symbolic inputs of these shapes: of one, or of a list, tuple or dict of shapes."""
-    if isinstance(shapes, dict):
-        return {name: _probes(layer, shape) for name, shape in shapes.items()}
-    several = isinstance(shapes, list) or (bool(shapes) and isinstance(shapes[0], (tuple, list)))
-    return [_probe(layer, shape) for shape in shapes] if several else _probe(layer, shapes)
 
 
 def _probe(layer: Any, shape: Any) -> SymbolicTensor:

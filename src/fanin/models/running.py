@@ -16,6 +16,7 @@ from fanin.graph.tree import leaves, like_inputs, tree_map
 from fanin.layers.layer import Layer
 from fanin.layers.ledger import Noted
 from fanin.layers.scope import Entry, collect_losses, current
+from fanin.layers.shapes import map_shapes
 from fanin.layers.symbolic_call import output_shape
 from fanin.masks import get_mask, with_mask
 from fanin.models.network import Network
@@ -209,7 +210,7 @@ class Running(Layer):
             return super().compute_output_shape(input_shape)
         probe = FunctionCall(_probe, "probe")
         dtype = self.dtype_policy.compute
-        given = _map_shapes(lambda shape: input_symbol(probe, shape, dtype), input_shape)
+        given = map_shapes(lambda shape: input_symbol(probe, shape, dtype), input_shape)
         specs = self._network.specs(given, self._outputs_code())
         return tree_map(lambda leaf: leaf.shape if isinstance(leaf, Spec) else leaf, specs)
 
@@ -229,12 +230,3 @@ class _MaskOf:
 
 def _probe() -> None:
     """Where shapes to try come from."""
-
-
-def _map_shapes(function: Callable[[tuple[int | None, ...]], Any], value: Any) -> Any:
-    """The structure with `function` applied to each shape, a tuple or list of sizes."""
-    if isinstance(value, dict):
-        return {key: _map_shapes(function, item) for key, item in value.items()}
-    if all(item is None or isinstance(item, int) for item in value):
-        return function(tuple(value))
-    return [_map_shapes(function, item) for item in value]

@@ -94,6 +94,7 @@ class Steps(Graphed):
                 found |= compiled.results_of(metric)
         return found
 
+    @_default
     def reset_metrics(self) -> None:
         """Let all `metrics` begin anew, and the mean losses."""
         for metric in self.metrics:
@@ -109,9 +110,20 @@ class Steps(Graphed):
         shows."""
         compiled = self.__dict__.get("_compiled_with")
         known = [self._tracker(), *([] if compiled is None else compiled.metrics)]
-        held = (value for part in self.modules() for item in vars(part).values() for value in as_list(item))
-        own = {id(value): value for value in held if isinstance(value, Metric)}
-        return [*known, *(value for key, value in own.items() if key not in {*map(id, known)})]
+        seen = {*map(id, known)}
+        return [*known, *(one for one in self._held_metrics() if id(one) not in seen)]
+
+    def _held_metrics(self) -> list[Metric]:
+        """Metrics that are attributes of the model or its layers, alone or in lists."""
+        kinds = (Metric, list, tuple)  # most attributes are neither: every batch on its own asks
+        held = [one for part in self.modules() for one in part.__dict__.values() if isinstance(one, kinds)]
+        return [*{id(one): one for item in held for one in as_list(item) if isinstance(one, Metric)}.values()]
+
+    def begin_metrics(self) -> None:
+        """Before a pass whose steps keep the sums of the compiled metrics, which begin with them: reset the others."""
+        for metric in self._held_metrics():
+            if metric is not self._tracker() or bool(metric.state["count"]):
+                metric.reset_state()
 
     def _tracker(self) -> Metric:
         """The mean of the loss."""

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from fanin import losses, optimizers
-from fanin.layers.convert import as_tensor
+from fanin.layers.convert import tensors_on
 from fanin.layers.devices import device_of
 from fanin.layers.ledger import run_updates
 from fanin.training.compiling import AnyProgram
@@ -81,10 +81,7 @@ class CompiledStep:
         """A part of a batch with tensors as its leaves: arrays go where the module is."""
         if part is None or isinstance(part, Tensor):
             return part
-        home = device_of(self.module)
-        return pytree.tree_map(
-            lambda one: one if isinstance(one, Tensor) else as_tensor(one, "compile_step").to(home), part
-        )
+        return tensors_on(part, device_of(self.module), "compile_step")
 
     def _run(self, batch: Batch) -> Tensor:
         self.engine.look()

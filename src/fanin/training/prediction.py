@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fanin.kernels.rows import rows_key, rows_tensors, with_rows_tensors
-from fanin.layers.convert import as_tensor
+from fanin.layers.convert import tensors_on
 from fanin.layers.devices import device_of
 from fanin.layers.modes import in_eval_mode
 from fanin.layers.variables import to_numpy
@@ -225,12 +225,11 @@ class CompiledPrediction:
         found = self._by_shape.get(x.shape) if type(x) is np.ndarray and x.dtype == _FLOAT32 else None
         if found is not None and rows_key() is None and x.flags.c_contiguous:
             return found(x)[0]
-        home = self._home
-        given = pytree.tree_map(lambda one: one if isinstance(one, Tensor) else as_tensor(one, "x").to(home), x)
+        given = tensors_on(x, self._home, "x")
         outputs = self._prediction(given)
         if any(isinstance(one, Tensor) for one in pytree.tree_leaves(x)):
             return outputs
-        if type(x) is np.ndarray and x.dtype == _FLOAT32 and home.type == "cpu" and rows_key() is None:
+        if type(x) is np.ndarray and x.dtype == _FLOAT32 and self._home.type == "cpu" and rows_key() is None:
             known = self._prediction.program(given)
             if known is not None and isinstance(outputs, Tensor) and outputs.dtype != torch.bfloat16:
                 self._by_shape[x.shape] = for_array(known[0])

@@ -35,6 +35,9 @@ class Trainer:
         measure = _no_sums if self._own_metrics else compiled.measure
         self.step = Step(model, _loss_of(model, compiled), measure, compiled.loss_objects)
         self._own_train, self._own_test = overrides(model, "train_step"), overrides(model, "test_step")
+        # The sums are new in each pass, and with them the compiled metrics; a model's own hooks may know others.
+        own = self._own_train or self._own_test or self._own_metrics
+        self._resets = own or overrides(model, "reset_metrics")
         self._own_logs: dict[str, Any] = {}  # of the last step of the model's own
         self._metric_logs: dict[str, Any] = {}  # what its own `compute_metrics` gave last
         self.output_shape = output_shape
@@ -47,7 +50,10 @@ class Trainer:
         self.rows = 0
         self._own_logs, self._metric_logs = {}, {}
         self.compiled.hand_over(self.engine.sums.metrics)
-        self.model.reset_metrics()
+        if self._resets:
+            self.model.reset_metrics()
+        else:
+            self.model.begin_metrics()
         self._ledgers = self.model._ledgers()
         self.look()
 

@@ -29,6 +29,7 @@ class Building(Variables):
 
     _adopt_lists: Any
     _build_shape: Any
+    _build_shapes: dict[str, Any] | None = None  # by name, of a layer that is built for several inputs
     _scope: str | None
     input_spec: Any
 
@@ -38,7 +39,10 @@ class Building(Variables):
             cls.build = _once(cls.__dict__["build"])  # type: ignore[method-assign]
 
     def build(self, input_shape: Any) -> None:
-        """Make the weights for inputs of this shape (a tuple, None where unknown; a list for several inputs)."""
+        """Make the weights for inputs of this shape (a tuple, None where unknown; a list for several inputs).
+
+        A `build(self, left_shape, right_shape)` gets the shapes of the arguments `left` and `right` of `call`.
+        """
 
     def _mark_built(self) -> None:
         self._enter_scope()
@@ -86,6 +90,8 @@ def _once(build: Callable[..., None]) -> Callable[..., None]:
                 del self.__dict__["_building"]
             shape = args[0] if args else next(iter(kwargs.values()), None)
             self.__dict__["_build_shape"] = shape
+            if len(kwargs) > 1:
+                self.__dict__["_build_shapes"] = kwargs
             self._mark_built()
 
     return guarded

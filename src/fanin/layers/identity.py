@@ -28,7 +28,7 @@ class Identity(SameShape):
         """The shape, or shapes, of the input."""
         return input_shape
 
-    def _output_specs(self, args: tuple[Any, ...]) -> Any:
+    def _output_specs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         compute = self.dtype_policy.compute
         return tree_map(lambda x: Spec(x.shape, compute if x.is_floating_point() else x.dtype), args[0])
 

@@ -1,8 +1,9 @@
 """The layer contract of Keras, as an ordinary `torch.nn.Module`.
 
-A call runs through `forward`. Six parts, each in a file of its own, make up the rest of the contract: `variables.py`
-(weights), `building.py` (making them), `ledger.py` (losses and updates), `history.py` (symbolic calls), `copies.py`
-(deepcopy, pickle, state_dict) and `attributes.py` (what `layer.name` finds and `layer.name = value` does).
+A call runs through `forward`. Seven parts, each in a file of its own, make up the rest of the contract: `variables.py`
+(weights), `building.py` (making them), `described.py` (configs), `ledger.py` (losses, updates), `history.py` (symbolic
+calls), `copies.py` (deepcopy, pickle, state_dict) and `attributes.py` (what `layer.name` finds and `layer.name = value`
+does).
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from fanin.dtypes import as_policy
 from fanin.graph.symbolic import SymbolicTensor, is_symbolic
 from fanin.graph.tree import leaves, tree_map
 from fanin.layers.attributes import Attributes
-from fanin.layers.building import Building
+from fanin.layers.by_name import mask_arguments, masks_by_name, shapes_for
 from fanin.layers.carried import carrying, masks_of
 from fanin.layers.convert import as_tensor, checked_cast, is_array
 from fanin.layers.copies import Copies
+from fanin.layers.described import Described
 from fanin.layers.devices import device_of
 from fanin.layers.history import History
 from fanin.layers.input_spec import check_inputs
@@ -33,7 +35,7 @@ from fanin.layers.ledger import Ledger, Noted
 from fanin.layers.scope import CallScope, Entry, Record, current
 from fanin.layers.shapes import first_shape, known_shape
 from fanin.layers.symbolic_call import call_symbolically, declared_specs, output_shape
-from fanin.registry import Family, deserialize, serialize, snake_case
+from fanin.registry import Family, snake_case
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -49,7 +51,7 @@ def pure(call: Function) -> Function:
     return call
 
 
-class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
+class Layer(Attributes, Copies, Described, Ledger, History, LazyModuleMixin):
     """The base of all layers; write `build`, `call` and, where helpful, `compute_output_shape` and `get_config`.
 
     Args:
@@ -80,19 +82,14 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
     supports_masking = False
     _initial_weights: Any
     _call_arguments: frozenset[str] = frozenset()
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Layer:
-        """Note the arguments, so that a subclass without `get_config` can be described by them."""
-        layer: Layer = super().__new__(cls)
-        if cls._is_described_by_arguments():
-            object.__setattr__(layer, "_init_arguments", (args, kwargs))
-        return layer
+    _mask_arguments: frozenset[str] = frozenset()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "call" in cls.__dict__:
             parameters = inspect.signature(cls.__dict__["call"]).parameters
             cls._call_arguments = frozenset(name for name in parameters if name != "self")
+            cls._mask_arguments = mask_arguments(cls._call_arguments)
 
     def __init__(
         self,
@@ -148,9 +145,9 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
         """Whether the output shape is known without trying the layer."""
         return type(self).compute_output_shape is not Layer.compute_output_shape
 
-    def _output_specs(self, args: tuple[Any, ...]) -> Any:
+    def _output_specs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The specs of the outputs for symbolic arguments, from `compute_output_shape`, in the compute dtype."""
-        return declared_specs(self, args)
+        return declared_specs(self, args, kwargs)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """The mask of the output. Hands `mask` through where `supports_masking`; else TypeError for a real mask."""
@@ -182,13 +179,15 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
             mask = tree_map(self._mask, mask)
         elif args:
             mask = masks_of(args[0])
+        if self._mask_arguments:
+            kwargs = kwargs | masks_by_name(self, args, kwargs)
         args, kwargs = tree_map(self._convert, args), tree_map(self._convert, kwargs)
         if args and not all(leaf is None or isinstance(leaf, torch.Tensor) for leaf in leaves(args[0])):
             raise TypeError(f"Layer {self.name!r} takes tensors or arrays, found {_shortened(args[0])}.")
         outer = current.scope
         if not self.built:
             self._check_inputs(args)
-            self._build_for(args)
+            self._build_for(args, kwargs)
         trial = outer is not None and outer.trial
         tried = trial and outer is not None and outer.layer is None
         if not tried:  # the layer that is tried gets made-up sizes for those that are unknown
@@ -228,7 +227,7 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
 
     def handles_masks(self) -> bool:
         """Whether a mask has a meaning for the layer: it says so, takes one, or makes one of its own."""
-        return self.passes_masks() or "mask" in self._call_arguments
+        return self.passes_masks() or "mask" in self._call_arguments or bool(self._mask_arguments)
 
     def passes_masks(self) -> bool:
         """Whether its output may have a mask: that of the input, or one that it makes."""
@@ -292,12 +291,13 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
             return given
         return as_tensor(given, f"mask of layer {self.name!r}").to(device_of(self))
 
-    def _build_for(self, args: tuple[Any, ...]) -> None:
+    def _build_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._home is None:
             device = next((leaf.device for leaf in leaves(args) if isinstance(leaf, torch.Tensor)), None)
             if device is not None and device.type not in ("cpu", "meta"):
                 self.__dict__["_home"] = device  # weights appear where the first data is
-        self.build(tree_map(known_shape, args[0]) if args else None)
+        shapes, by_name = shapes_for(self, self.build, args, kwargs, known_shape)
+        self.build(*shapes, **by_name)
 
     def _call_adds_nothing(self) -> bool:
         """Whether `call` adds no loss, update or mask, so that its shape alone is worth knowing."""
@@ -306,7 +306,7 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
     def _infer_parameters(self, module: Any, args: tuple[Any, ...], kwargs: Any = None) -> None:
         """torch's lazy protocol: dynamo asks for this before it traces the first call."""
         if not self.built:
-            self._build_for(args)
+            self._build_for(args, kwargs or {})
 
     def _check_inputs(self, args: tuple[Any, ...]) -> None:
         if not args:
@@ -337,59 +337,9 @@ class Layer(Attributes, Copies, Building, Ledger, History, LazyModuleMixin):
         """The name of the dtype of the computation; "bfloat16" under mixed_bfloat16."""
         return self.dtype_policy.compute_dtype
 
-    # --- config -----------------------------------------------------------------------------------
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal layer, as plain JSON data; subclasses add theirs."""
-        described = {"name": self.name, "trainable": self.trainable, "dtype": serialize(self.dtype_policy)}
-        if self.activity_regularizer is not None:
-            described["activity_regularizer"] = regularizers.serialize(self.activity_regularizer)
-        if self._is_described_by_arguments():
-            described.update(self._described_arguments())
-        return described
-
-    def _described_arguments(self) -> dict[str, Any]:
-        """The arguments given to a subclass that has no `get_config`, if they are plain data or known objects."""
-        args, kwargs = self._init_arguments
-        signature = inspect.signature(type(self).__init__)
-        kinds = {parameter.kind: name for name, parameter in signature.parameters.items()}
-        positional = kinds.get(inspect.Parameter.VAR_POSITIONAL, "")
-        bound = signature.bind(self, *args, **kwargs).arguments
-        bound.pop(next(iter(signature.parameters)))  # self
-        extra = bound.pop(kinds.get(inspect.Parameter.VAR_KEYWORD, ""), {})
-        try:
-            if bound.get(positional):
-                raise ValueError("*arguments have no names.")
-            return {key: serialize(value) for key, value in {**bound, **extra}.items() if key not in ("name", "dtype")}
-        except ValueError as error:
-            raise NotImplementedError(
-                f"Layer {type(self).__name__} takes arguments that are no plain data, so it needs a get_config of its "
-                f"own: {error}"
-            ) from error
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Layer:
-        """A layer equal to the one that `get_config` described; its weights are new. `config` is left unchanged."""
-        if cls._is_described_by_arguments():
-            config = {key: deserialize(value) for key, value in config.items()}
-        return cls(**config)
-
     @classmethod
     def _is_described_by_arguments(cls) -> bool:
-        """Whether the class leaves it to `Layer` to describe the arguments that it adds."""
         return cls.get_config is Layer.get_config and cls.__init__ is not Layer.__init__
-
-    def get_build_config(self) -> dict[str, Any] | None:
-        """The input shape that the layer was built for, as plain JSON data, or None."""
-        if not self.built or self._build_shape is None:
-            return None
-        return {"input_shape": serialize(self._build_shape)}
-
-    def build_from_config(self, config: dict[str, Any]) -> None:
-        """Build for the input shape that `get_build_config` noted."""
-        shape = config.get("input_shape")
-        if shape is not None and not self.built:
-            self.build(shape if any(isinstance(size, list) for size in shape) else tuple(shape))
 
     def extra_repr(self) -> str:
         """The name, for `print(layer)`."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from fanin.layers.constants import constant, constant_like
 from fanin.layers.keeps_integers import KeepsIntegers
-from fanin.layers.layer import Layer, family, pure
+from fanin.layers.layer import family, pure
 from fanin.layers.same_shape import SameShape
 from fanin.registry import deserialize, serialize
 
@@ -49,6 +49,6 @@ class Masking(KeepsIntegers, SameShape):
         return {**super().get_config(), "mask_value": serialize(self.mask_value)}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Layer:
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
         """The layer that `get_config` described."""
         return cls(**{**config, "mask_value": deserialize(config.get("mask_value", 0.0))})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -52,7 +52,7 @@ class Rescaling(Layer):
         return {**super().get_config(), "scale": serialize(self.scale), "offset": serialize(self.offset)}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Layer:
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
         """The layer that `get_config` described."""
         numbers = {key: deserialize(config[key]) for key in ("scale", "offset") if key in config}
         return cls(**{**config, **numbers})

@@ -14,6 +14,7 @@ from fanin.graph.node import FunctionCall, Node, input_symbol
 from fanin.graph.symbolic import SymbolicTensor, symbols_in
 from fanin.graph.tree import leaves, like_inputs, tree_map
 from fanin.layers.building import Building
+from fanin.layers.by_name import masks_by_name, shapes_for
 from fanin.layers.modes import in_eval_mode, state_kept
 from fanin.layers.scope import CallScope, Entry, Record, current
 from fanin.layers.shapes import map_shapes
@@ -27,7 +28,7 @@ def call_symbolically(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     if not args:
         args, kwargs = layer._with_inputs_first(kwargs)
     inputs = args[0]
-    prepare(layer, inputs)
+    prepare(layer, args, kwargs)
     given_mask = kwargs.get("mask")
     mask = (
         given_mask if given_mask is not None else like_inputs([symbol.mask for symbol in symbols_in(inputs)] or [None])
@@ -35,6 +36,8 @@ def call_symbolically(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     trial_kwargs = {key: value for key, value in kwargs.items() if key != "mask"}
     if any(leaf is not None for leaf in leaves(mask)) and "mask" in layer._call_arguments:
         trial_kwargs["mask"] = mask
+    if layer._mask_arguments:
+        trial_kwargs |= masks_by_name(layer, args, trial_kwargs)
     specs, trial, record = infer_call(layer, args, trial_kwargs)
     masks = _output_masks(layer, inputs, mask)
     node = Node(layer, args, kwargs, specs)
@@ -48,12 +51,17 @@ def call_symbolically(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     return node.outputs
 
 
-def prepare(layer: Any, inputs: Any) -> None:
+def prepare(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Build `layer` for symbolic inputs if it is not built, and compare their shapes with what it takes."""
     if not layer.built:
-        layer._check_inputs((inputs,))
-        layer.build(tree_map(lambda leaf: tuple(leaf.shape), inputs))
-    layer._check_inputs((inputs,))
+        layer._check_inputs(args[:1])
+        shapes, by_name = shapes_for(layer, layer.build, args, kwargs, _shape)
+        layer.build(*shapes, **by_name)
+    layer._check_inputs(args[:1])
+
+
+def _shape(leaf: Any) -> tuple[int | None, ...]:
+    return tuple(leaf.shape)
 
 
 def infer_call(
@@ -66,7 +74,7 @@ def infer_call(
     """
     says_shape = may_ask and layer._says_shape()
     if says_shape and layer._call_adds_nothing():
-        return layer._output_specs(args), None, None
+        return layer._output_specs(args, kwargs), None, None
     records: list[Record] = []
     previous = current.scope
     training = previous.training if previous is not None else None
@@ -96,7 +104,7 @@ def infer_call(
         raise
     except Exception as error:
         if says_shape:
-            return layer._output_specs(args), None, None
+            return layer._output_specs(args, kwargs), None, None
         shapes = ", ".join(f"{symbol.name}: {symbol.shape}" for symbol in symbols_in((args, kwargs)))
         raise ValueError(
             f"Layer {layer.name!r} could not be tried on symbolic tensors ({shapes}): {error}. "
@@ -122,7 +130,7 @@ def _without_fakes(layer: torch.nn.Module) -> Iterator[None]:
 def output_shape(layer: Any, input_shape: Any) -> Any:
     """The output shape of a layer that does not declare it, by a trial; builds the layer, records nothing."""
     inputs = map_shapes(lambda shape: _probe(layer, shape), input_shape)
-    prepare(layer, inputs)
+    prepare(layer, (inputs,), {})
     specs, _, _ = infer_call(layer, (inputs,), {}, may_ask=False)
     return tree_map(lambda leaf: leaf.shape if isinstance(leaf, Spec) else leaf, specs)
 
@@ -131,9 +139,10 @@ def _probe(layer: Any, shape: Any) -> SymbolicTensor:
     return input_symbol(FunctionCall(_probe), tuple(shape), layer.dtype_policy.compute)
 
 
-def declared_specs(layer: Any, args: tuple[Any, ...]) -> Any:
+def declared_specs(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Specs from `compute_output_shape`, in the compute dtype."""
-    shapes = layer.compute_output_shape(tree_map(lambda leaf: leaf.shape, args[0]))
+    given, by_name = shapes_for(layer, layer.compute_output_shape, args, kwargs, _shape)
+    shapes = layer.compute_output_shape(*given, **by_name)
     dtype = layer.dtype_policy.compute
     return Spec(tuple(shapes), dtype) if _is_shape(shapes) else [Spec(tuple(shape), dtype) for shape in shapes]
 

@@ -48,7 +48,7 @@ class Model(Steps):
     def __new__(cls, *args: Any, **kwargs: Any) -> Model:
         """`Model(inputs, outputs)` makes a `Functional`."""
         graph = cls is Model and (args or "inputs" in kwargs or "outputs" in kwargs)
-        made: Model = super().__new__(Functional if graph else cls, *args, **kwargs)  # type: ignore[assignment]
+        made: Model = super().__new__(Functional if graph else cls, *args, **kwargs)
         return made
 
     def __init__(self, *args: Any, **kwargs: Any):

@@ -199,9 +199,11 @@ class Running(Layer):
     def _says_shape(self) -> bool:
         return self._network is not None or type(self).compute_output_shape is not Running.compute_output_shape
 
-    def _output_specs(self, args: tuple[Any, ...]) -> Any:
+    def _output_specs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return (
-            super()._output_specs(args) if self._network is None else self._network.specs(args[0], self._outputs_code())
+            super()._output_specs(args, kwargs)
+            if self._network is None
+            else self._network.specs(args[0], self._outputs_code())
         )
 
     def compute_output_shape(self, input_shape: Any) -> Any:

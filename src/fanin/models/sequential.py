@@ -154,7 +154,7 @@ class Sequential(Model):
             self.__dict__["_build_shape"] = self._input_layer.batch_shape
             self._mark_built()
 
-    def _build_for(self, args: tuple[Any, ...]) -> None:
+    def _build_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """At the first real call: with symbolic calls where the layers can be tried on symbols, else without."""
         # If not, the real call that follows builds the layers one by one, or shows the error where it belongs.
         shape = known_shape(args[0]) if args and hasattr(args[0], "shape") else ()

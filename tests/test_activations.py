@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+import fanin
 from fanin import activations
+from fanin.activations import of_torch
 from fanin.registry import custom_object_scope, register_keras_serializable
 
 X = torch.tensor([-30.0, -7.0, -3.0, -1.5, -1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 1.5, 3.0, 5.0, 6.0, 7.0, 30.0])
@@ -253,7 +255,7 @@ def unregistered(x):
     ("value", "reason"),
     [
         (lambda x: x, "lambda"),
-        (nn.ReLU(), r"module ReLU\(\).*no get_config"),
+        (nn.RReLU(), r"module RReLU.*no get_config"),
         (functools.partial(activations.leaky_relu, negative_slope=0.1), "no get_config"),
         (WithoutConfig(), "no get_config"),
         (unregistered, "register_keras_serializable"),
@@ -268,3 +270,36 @@ def test_code_in_a_config_is_refused():
     config = {"module": "builtins", "class_name": "function", "config": {"class_name": "__lambda__"}}
     with pytest.raises(ValueError, match="lambda"):
         activations.deserialize(config)
+
+
+# --- PyTorch's own ----------------------------------------------------------------------------------------------------
+
+OF_TORCH = [function for functions in of_torch._FUNCTIONS.values() for function in functions]
+MODULES = [make() for make in of_torch._MODULES.values()]
+
+
+@pytest.mark.parametrize("given", [*OF_TORCH, *MODULES, nn.ReLU(inplace=True)], ids=str)
+def test_torchs_own_is_saved_as_what_computes_the_same(given):
+    x = torch.linspace(-8, 8, 1000)
+    expected = given(x.clone())
+    torch.testing.assert_close(activations.deserialize(activations.serialize(given))(x), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("given", [nn.LeakyReLU(), nn.ELU(alpha=2.0), nn.GELU("tanh"), nn.Softmax(dim=0), nn.PReLU()])
+def test_a_module_of_torch_that_no_function_equals_is_not_saved(given):
+    with pytest.raises(ValueError, match="Cannot save the module"):
+        activations.serialize(given)
+
+
+def test_a_model_with_torchs_activations_is_saved(tmp_path):
+    model = fanin.Sequential(
+        [
+            fanin.Input((3,)),
+            fanin.layers.Dense(4, activation=torch.nn.functional.relu),
+            fanin.layers.Dense(2, activation=nn.Tanh()),
+            fanin.layers.Activation(torch.sigmoid),
+        ]
+    )
+    model.save(tmp_path / "model.keras")
+    x = torch.randn(5, 3)
+    torch.testing.assert_close(fanin.models.load_model(tmp_path / "model.keras")(x), model(x), rtol=0, atol=0)

@@ -40,8 +40,8 @@ class Activation(SameShape):
         return tuple(input_shape) if self._call_adds_nothing() else Layer.compute_output_shape(self, input_shape)
 
     def _call_adds_nothing(self) -> bool:
-        own = getattr(self.activation, "__module__", None) == activations.__name__
-        return own and self.activation is not activations.glu
+        home = getattr(self.activation, "__module__", None) or ""
+        return home.startswith(f"{activations.__name__}.") and self.activation is not activations.glu
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as Keras writes them. ValueError for a function that no file could bring back."""

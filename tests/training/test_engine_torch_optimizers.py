@@ -6,6 +6,7 @@ import pytest
 import torch
 from engine_cases import BATCH, Twins, flat, near, programs, rows, simple
 
+import fanin
 from fanin import compile_step
 
 TORCH = {
@@ -195,3 +196,14 @@ def in_other_layouts(state):
             if isinstance(value, torch.Tensor) and value.dim() > 1:
                 slots[name] = value.transpose(0, 1).contiguous().transpose(0, 1)
     return state
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_an_optimizer_of_another_models_weights_is_refused(eager):
+    model, other = (fanin.Sequential([fanin.Input((3,)), fanin.layers.Dense(1)], name=name) for name in ("one", "two"))
+    model.compile(torch.optim.Adam(other.parameters()), "mse", run_eagerly=eager)
+    x, y = torch.ones(4, 3), torch.ones(4, 1)
+    with pytest.raises(ValueError, match="Model 'one': its optimizer, Adam, holds none of the 2 weights that train"):
+        model.fit(x, y, verbose=0)
+    model.trainable = False  # then there is nothing that it should hold
+    model.fit(x, y, verbose=0)

@@ -61,9 +61,24 @@ def trainer(model: Any, compiled: Compiled, data: Arrays | Stream, name: str, tr
         if not overrides(model, "train_step"):
             raise
         return Trainer(model, compiled, None)
+    if trains and not overrides(model, "train_step"):
+        _check_weights(model, compiled.optimizer)
     compiled.bind(model, output_shape, y)
     check_targets(compiled, data, name)
     return Trainer(model, compiled, output_shape)
+
+
+def _check_weights(model: Any, optimizer: Any) -> None:
+    """ValueError for one of torch.optim's optimizers that was made of weights none of which this model trains."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        return
+    held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    if trained and held.isdisjoint(map(id, trained)):
+        raise ValueError(
+            f"Model {model.name!r}: its optimizer, {type(optimizer).__name__}, holds none of the {len(trained)} "
+            "weights that train. Make it of model.parameters(), once the model is as it shall be, and compile again."
+        )
 
 
 def _output_shape(model: Any, x: Any) -> Any:

@@ -286,13 +286,31 @@ def a_step_alone(K):
     return model.fit(X, Y, **QUIET).history
 
 
+def outputs_within_outputs(K, in_lists=False):
+    inputs = K.Input((3,))
+    one, two, three = (K.layers.Dense(1, name=name)(inputs) for name in ("one", "two", "three"))
+    if in_lists:
+        outputs, targets = [one, [two, three]], [Y, [Y + 1, Y * 2]]
+    else:
+        outputs, targets = {"p": {"q": one, "s": two}, "r": [three]}, {"p": {"q": Y, "s": Y + 1}, "r": [Y * 2]}
+    model = fill(K.Model(inputs, outputs))
+    model.compile("sgd", "mse")
+    loss = model.fit(X, targets, **QUIET).history["loss"]
+    return loss, [abs(model.get_layer(name).get_weights()[0]).sum() for name in ("one", "two", "three")]
+
+
+def outputs_in_lists_within_a_list(K):
+    return outputs_within_outputs(K, in_lists=True)
+
+
 CASES = [
     class_weight_is_about_training, columns_of_one, inputs_in_a_list, a_model_that_takes_a_dict,
     validation_data_in_a_list, nothing_left_to_do, epochs_to_validate, targets_of_truth, an_output_without_targets,
     targets_without_the_last_dimension, sparse_matrices, evaluation_without_an_optimizer, passes_that_callbacks_stop,
     a_history_of_ones_own, a_clone, a_model_from_json, a_metric_without_a_name,
     state_of_metrics, metrics_that_begin_anew_at_each_batch, metrics_of_several_numbers, metrics_of_a_model,
-    results_of_a_model, a_loss_of_ones_own_without_a_mode, a_penalty_alone, a_step_alone,
+    results_of_a_model, outputs_within_outputs, outputs_in_lists_within_a_list, a_loss_of_ones_own_without_a_mode,
+    a_penalty_alone, a_step_alone,
 ]  # fmt: skip
 
 

@@ -268,9 +268,17 @@ def is_sparse(value: Any) -> bool:
 
 
 def _are_arrays(values: Sequence[Any]) -> bool:
-    """Whether this is a list of arrays, one for each input or output; None for an output without targets."""
+    """Whether this is a list of arrays, one for each input or output; None for an output without targets. Beside
+    arrays there may be lists and dicts of arrays."""
     given = [item for item in values if item is not None]
-    return bool(given) and all(hasattr(item, "shape") and item.ndim for item in given)
+    arrays = [hasattr(item, "shape") and item.ndim > 0 for item in given]
+    return any(arrays) and all(map(_is_structure, given))
+
+
+def _is_structure(item: Any) -> bool:
+    if isinstance(item, (list, tuple)):
+        return _are_arrays(item)
+    return isinstance(item, Mapping) or (hasattr(item, "shape") and item.ndim > 0)
 
 
 def _is_iterator(value: Any) -> bool:

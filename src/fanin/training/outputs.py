@@ -116,7 +116,7 @@ def choose(outputs: list[Output], values: Any, what: str, needed: bool) -> list[
         return [values]
     trained = [output for output in outputs if output.loss is not None]
     if isinstance(values, Mapping):
-        found = [values.get(output.name, _at(values, output.path)) for output in outputs]
+        found = [_at(values, output) for output in outputs]
         if len(outputs) == 1 and len(values) == 1 and found == [None]:
             found = list(values.values())
     elif isinstance(values, (list, tuple)):
@@ -138,12 +138,17 @@ def choose(outputs: list[Output], values: Any, what: str, needed: bool) -> list[
     return found
 
 
-def _at(values: Any, path: tuple[Any, ...]) -> Any:
-    for step in path:
-        if not isinstance(values, (Mapping, list, tuple)) or (isinstance(values, Mapping) and step not in values):
-            return None
-        values = values[step]
-    return values if path and isinstance(values, torch.Tensor) else None
+def _at(values: Mapping[Any, Any], output: Output) -> Any:
+    """The entry for an output: by its name, or where it stands in what the model returns."""
+    named = values.get(output.name)
+    if named is not None and not isinstance(named, (Mapping, list, tuple)):
+        return named
+    place: Any = values
+    for step in output.path:
+        if not isinstance(place, (Mapping, list, tuple)) or (isinstance(place, Mapping) and step not in place):
+            return named
+        place = place[step]
+    return place if output.path and isinstance(place, torch.Tensor) else named
 
 
 def _names(outputs: list[Output]) -> list[str | None]:

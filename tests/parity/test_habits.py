@@ -303,6 +303,46 @@ def outputs_in_lists_within_a_list(K):
     return outputs_within_outputs(K, in_lists=True)
 
 
+def a_model_that_holds_a_fitted_one(K):
+    base = fill(K.Sequential([K.Input((3,)), K.layers.Dense(2)]))
+    base.compile("sgd", "mse", metrics=["mae"])
+    base.fit(X, Z, **QUIET)
+    model = fill(K.Sequential([K.Input((3,)), base, K.layers.Dense(1)]))
+    model.compile("sgd", "mse")
+    history = model.fit(X, Y, validation_data=(X, Y), **QUIET).history
+    return history, model.evaluate(X, Y, verbose=0), float(model.train_on_batch(X, Y))
+
+
+def metrics_of_parts(K):
+    class Measured(K.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.size = K.metrics.Mean(name="size")
+
+        def call(self, inputs):
+            return inputs
+
+    class Inner(K.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense, self.part, self.own = K.layers.Dense(1), Measured(), K.metrics.Mean(name="own")
+
+        def call(self, inputs):
+            return self.part(self.dense(inputs))
+
+    class Outer(K.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.total = Inner(), K.metrics.Mean(name="total")
+
+        def call(self, inputs):
+            return self.inner(inputs)
+
+    model = Outer()
+    model.compile("sgd", "mse")
+    return sorted(model.fit(X, Y, **QUIET).history)
+
+
 CASES = [
     class_weight_is_about_training, columns_of_one, inputs_in_a_list, a_model_that_takes_a_dict,
     validation_data_in_a_list, nothing_left_to_do, epochs_to_validate, targets_of_truth, an_output_without_targets,
@@ -310,7 +350,7 @@ CASES = [
     a_history_of_ones_own, a_clone, a_model_from_json, a_metric_without_a_name,
     state_of_metrics, metrics_that_begin_anew_at_each_batch, metrics_of_several_numbers, metrics_of_a_model,
     results_of_a_model, outputs_within_outputs, outputs_in_lists_within_a_list, a_loss_of_ones_own_without_a_mode,
-    a_penalty_alone, a_step_alone,
+    a_penalty_alone, a_step_alone, a_model_that_holds_a_fitted_one, metrics_of_parts,
 ]  # fmt: skip
 
 

@@ -114,9 +114,10 @@ class Steps(Graphed):
         return [*known, *(one for one in self._held_metrics() if id(one) not in seen)]
 
     def _held_metrics(self) -> list[Metric]:
-        """Metrics that are attributes of the model or its layers, alone or in lists."""
+        """Metrics that are attributes of the model or its layers, alone or in lists; not those of models inside it."""
         kinds = (Metric, list, tuple)  # most attributes are neither: every batch on its own asks
-        held = [one for part in self.modules() for one in part.__dict__.values() if isinstance(one, kinds)]
+        parts = (part for part in self.modules() if part is self or not isinstance(part, Steps))
+        held = [one for part in parts for one in part.__dict__.values() if isinstance(one, kinds)]
         return [*{id(one): one for item in held for one in as_list(item) if isinstance(one, Metric)}.values()]
 
     def begin_metrics(self) -> None:

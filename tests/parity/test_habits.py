@@ -340,7 +340,36 @@ def metrics_of_parts(K):
 
     model = Outer()
     model.compile("sgd", "mse")
-    return sorted(model.fit(X, Y, **QUIET).history)
+    return dict.fromkeys(model.fit(X, Y, **QUIET).history, 0)
+
+
+def losses_that_a_call_adds(K):
+    class Penalized(K.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = K.layers.Dense(2, kernel_initializer="ones")
+
+        def call(self, inputs):
+            outputs = self.dense(inputs)
+            self.add_loss((outputs**2).mean())
+            return outputs
+
+    model, held = Penalized(), Penalized()
+    x, values = torch.ones(4, 2), []
+    optimizer = None
+    for _ in range(3):
+        total = (model(x) ** 2).mean() + sum(model.losses)
+        optimizer = optimizer or torch.optim.SGD(model.parameters(), 0.01)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        values.append(float(total.detach()))
+    outer = K.Sequential([K.Input((2,)), held])
+    outer(x)
+    fitted = Penalized()
+    fitted.compile("sgd", "mse")
+    history = fitted.fit(x, x, epochs=2, **QUIET).history
+    return values, len(model.losses), len(outer.losses), history, len(fitted.losses)
 
 
 CASES = [
@@ -350,7 +379,7 @@ CASES = [
     a_history_of_ones_own, a_clone, a_model_from_json, a_metric_without_a_name,
     state_of_metrics, metrics_that_begin_anew_at_each_batch, metrics_of_several_numbers, metrics_of_a_model,
     results_of_a_model, outputs_within_outputs, outputs_in_lists_within_a_list, a_loss_of_ones_own_without_a_mode,
-    a_penalty_alone, a_step_alone, a_model_that_holds_a_fitted_one, metrics_of_parts,
+    a_penalty_alone, losses_that_a_call_adds, a_step_alone, a_model_that_holds_a_fitted_one, metrics_of_parts,
 ]  # fmt: skip
 
 

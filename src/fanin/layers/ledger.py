@@ -79,9 +79,10 @@ class Ledger(nn.Module):
             self._note(record.updates, values, inputs)
 
     def _running_record(self) -> Record | None:
-        """The record of the call in progress, if it is this layer's or that of one around it; not in `build`."""
+        """The record of the call in progress, if it is this layer's or that of one around it; not in `build`, but for
+        a trial of its own call there."""
         scope = current.scope
-        if scope is None or scope.layer is None or "_building" in self.__dict__:
+        if scope is None or scope.layer is None or ("_building" in self.__dict__ and scope.layer is not self):
             return None
         inside = scope.layer is self or any(module is self for module in scope.layer.modules())
         return scope.record if inside else None

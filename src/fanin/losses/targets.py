@@ -108,7 +108,7 @@ def check_categorical(y: Any, output_shape: Shape, name: str, axis: int = -1) ->
             row, column = np.argwhere(off)[0]
             raise DataError(
                 f"{name}: row {start + row} sums to {sums[row, column]:.6g} over its {output_shape[axis]} classes; "
-                "expected 1."
+                "expected 1. For several labels in a row use BinaryCrossentropy, to weight rows sample_weight."
             )
 
 

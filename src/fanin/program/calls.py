@@ -68,7 +68,7 @@ def writing_call(node: fx.Node) -> Call | None:
         return _SPECIAL[target]
     packet = getattr(target, "overloadpacket", None)
     name = getattr(packet, "__name__", "")
-    if _reduces(node) or _lacks_averages(node) or name.startswith(_WRITING_WRONGLY):
+    if _reduces(node) or name.startswith(_WRITING_WRONGLY):
         return None
     key = f"{name}.{getattr(target, '_overloadname', '')}"
     found = _out_overload(target, packet)
@@ -102,12 +102,6 @@ def _reduces(node: fx.Node) -> bool:
     return is_loss and isinstance(value, torch.Tensor) and value.dim() == 0
 
 
-def _lacks_averages(node: fx.Node) -> bool:
-    """Whether this is a batch normalization without moving averages, whose writing forms fail."""
-    both = (aten.native_batch_norm.default, aten.native_batch_norm_backward.default)
-    return node.target in both and node.args[3] is None
-
-
 def _copy_into(source: torch.Tensor, result: torch.Tensor) -> None:
     result.copy_(source)
 
@@ -126,7 +120,7 @@ _SPECIAL: dict[Any, Call] = {
     aten.nll_loss.default: Call(getattr(torch._C._nn, "nll_loss", aten.nll_loss.out), ["out"]),
 }
 # Families in which the form that writes gives other numbers than the form that does not, or needs other strides.
-_WRITING_WRONGLY = ("linalg_", "_linalg_", "_fft_")
+_WRITING_WRONGLY = ("linalg_", "_linalg_", "_fft_", "native_batch_norm")
 EMPTIES = frozenset(
     {aten.empty.memory_format, aten.empty_like.default, aten.new_empty.default, aten.empty_strided.default}
 )

@@ -23,6 +23,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fanin.errors import NotTraceableError
 from fanin.program.effects import tensors_of
+from fanin.program.normalizations import PLAINLY
 
 # torch traces one function at a time: it changes what every module's call does for a while.
 _TRACING = threading.RLock()
@@ -115,10 +116,13 @@ def trace(
     Whatever `function` raises comes through. Tensors that it takes from elsewhere become static too.
     """
     with _TRACING, torch.inference_mode(False), _without_log(), _Watching(allow_non_fake_inputs=True) as mode:
-        fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in (*static, *inputs)]
+        given = [*static, *_told_apart(inputs, static)]
+        fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in given]
         memory = [one.untyped_storage()._cdata for one in fakes]
         module = make_fx(
-            lambda *given: list(function(*given)), tracing_mode="real", decomposition_table={**_LOOKS, **(plain or {})}
+            lambda *given: list(function(*given)),
+            tracing_mode="real",
+            decomposition_table={**_LOOKS, **PLAINLY, **(plain or {})},
         )(*fakes)
     if memory != [one.untyped_storage()._cdata for one in fakes]:
         raise NotTraceableError("a call puts other memory under a tensor (`x.data = ...`)")
@@ -133,6 +137,15 @@ def trace(
     return Traced(graph, known, placeholders[len(static) :], mode.made)
 
 
+def _told_apart(inputs: Sequence[Tensor], static: Sequence[Tensor]) -> list[Tensor]:
+    """The inputs; for one that was given before, another tensor on its memory: the next run may bring two."""
+    known, found = {*map(id, static)}, []
+    for one in inputs:
+        found.append(one.detach().requires_grad_(one.requires_grad) if id(one) in known else one)
+        known.add(id(one))
+    return found
+
+
 @contextmanager
 def _without_log() -> Iterator[None]:
     """Without torch's log of operations that fail on fake tensors: the exception tells."""
@@ -145,9 +158,13 @@ def _without_log() -> Iterator[None]:
 
 
 def _refuse_others(graph: fx.Graph) -> None:
-    """NotTraceableError for sparse values, which programs have no memory for, and for complex numbers, whose conjugate
-    may be no more than a note on a tensor."""
+    """NotTraceableError for sparse values, which programs have no memory for, for complex numbers, whose conjugate may
+    be no more than a note on a tensor, and for several results that are written where the call says (`out=`)."""
     for node in graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        returned = [] if schema is None else [one.alias_info for one in schema.returns]
+        if len(returned) > 1 and any(one is not None and one.is_write for one in returned):
+            raise NotTraceableError(f"{node.target} writes several results into tensors that are given")
         for value in tensors_of(node.meta.get("val")):
             if value.layout != torch.strided or value.is_complex():
                 raise NotTraceableError(f"{node.target} gives {value.dtype} numbers of layout {value.layout}")

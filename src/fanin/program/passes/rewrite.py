@@ -49,6 +49,7 @@ def added(graph: fx.Graph, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
     """A new node that knows what it gives: the operation's own answer for fake tensors."""
     node = graph.call_function(target, args, kwargs)
     given, named = fx.map_arg((args, kwargs), lambda one: one.meta["val"])
-    with next(one.meta["val"].fake_mode for one in node.all_input_nodes):
+    example = next(one.meta["val"] for one in node.all_input_nodes)
+    with example.fake_mode, torch.autocast(example.device.type, enabled=False):  # what is traced has its casts
         declare(node, target(*given, **named))
     return node

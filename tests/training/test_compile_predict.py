@@ -187,3 +187,42 @@ def test_nan_and_infinity_pass_through():
     x[0, 0], x[1, 1] = float("nan"), float("inf")
     assert predict(x)[0].isnan().all()
     assert not predict(x)[2:].isnan().any()
+
+
+class Read(nn.Module):
+    """Reads a tensor and a number that are attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.scale, self.factor = nn.Linear(4, 4), torch.ones(4), 1.0
+
+    def forward(self, x):
+        return self.linear(x) * self.scale * self.factor
+
+
+def test_a_snapshot_is_closed():
+    module, x, more = Read(), torch.randn(3, 4), torch.randn(5, 4)
+    predict = compile_predict(module, x)
+    first, other = predict(x), module(more).detach()
+    module.scale.mul_(3)
+    with torch.no_grad():
+        module.linear.weight.mul_(2)
+    torch.testing.assert_close(predict(x), first)
+    torch.testing.assert_close(predict(more), other)
+    module.factor = 5.0
+    torch.testing.assert_close(predict(x), first)
+    with pytest.raises(RuntimeError, match=r"change of the module \(the attribute 'factor' .*Call refresh"):
+        predict(torch.randn(7, 4))
+    predict.refresh()
+    torch.testing.assert_close(predict(x), module(x).detach())
+
+
+def test_results_that_are_none():
+    class Optional(nn.Module):
+        def forward(self, x):
+            return {"twice": x * 2, "none": None}
+
+    given = np.ones((2, 3), "float32")
+    found = compile_predict(Optional(), given)(given)
+    assert found["none"] is None
+    np.testing.assert_array_equal(found["twice"], given * 2)

@@ -22,7 +22,7 @@ from fanin.training.data import Batch
 from fanin.training.step import Result, State, Step
 from fanin.training.sums import Sums
 from fanin.training.swapped import swapped
-from fanin.training.traceable import keeps_nothing, nothing_moves
+from fanin.training.traceable import nothing_moves
 from fanin.training.updaters import Updater
 
 AnyProgram = Program | InductorProgram
@@ -87,9 +87,9 @@ class Compiler:
             with with_rows_tensors(of_rows), swapped(self._model, stands_for):
                 return body(stands_for, traced_batch, notes)
 
-        with nothing_moves(self._model, self._step.beside):
-            program = self.make(function, static, [*inputs, *rows])
-            keeps_nothing(self._model, program.traced)
+        with nothing_moves(self._model, self._step.beside) as seen:
+            program = self.make(seen.while_in(function), static, [*inputs, *rows])
+            seen.check(program.traced)
         self._refuse_strays(program.captured, static)
         return program, notes
 

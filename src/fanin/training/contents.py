@@ -1,4 +1,4 @@
-"""What lists, dicts and sets hold, one level deep, so that a change of it is found and undone.
+"""What lists, dicts and sets hold, so that a change of it is found and undone.
 
 Objects are told by identity, numbers and words by value. Of large ones, such as vocabularies, only the size is
 compared: looking at them before each step would take longer than the step.
@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any
 
 KINDS = (list, dict, set, deque)
-_LARGE = 256
+LARGE = 256
 _PLAIN = (int, float, str, bytes)
 Place = tuple[dict[str, Any], str, Any]  # an object's attributes, the name of one, and its value
 
@@ -25,8 +25,8 @@ class Contents:
     """
 
     def __init__(self, places: list[Place]):
-        self._small = [place for place in places if len(place[2]) <= _LARGE]
-        self._large = [(place, len(place[2])) for place in places if len(place[2]) > _LARGE]
+        self._small = [place for place in places if len(place[2]) <= LARGE]
+        self._large = [(place, len(place[2])) for place in places if len(place[2]) > LARGE]
         self._containers = [place[2] for place in self._small]
         self._note()
 

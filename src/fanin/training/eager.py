@@ -21,8 +21,9 @@ def train_eagerly(step: Step, state: State, optimizer: Any, batch: Batch) -> Res
         else:
             state.scale_loss = optimizer.scale_loss
             result = step.train_live(state, batch)
-            names = list(result.gradients)
-            optimizer.apply([state.parameters[name] for name in names], [result.gradients[name] for name in names])
+            found = [(state.parameters[name], gradient) for name, gradient in result.gradients.items()]
+            given = [(weight, left) for weight, one in found if (left := _as_hooks_leave_it(weight, one)) is not None]
+            optimizer.apply([weight for weight, _ in given], [gradient for _, gradient in given])
         model = step.objective.model
         if any(True for _ in each_fact(model, CONSTRAINTS)):
             constraints.apply(model)
@@ -43,6 +44,7 @@ def _torch_step(step: Step, state: State, optimizer: torch.optim.Optimizer, batc
         result = step.train_live(state, batch)
         for name, parameter in state.parameters.items():
             parameter.grad = result.gradients.get(name)
+            _run_hooks(parameter)
         results.append(result)
         return float(result.loss) if isinstance(optimizer, torch.optim.LBFGS) else 0.0
 
@@ -53,3 +55,21 @@ def _torch_step(step: Step, state: State, optimizer: torch.optim.Optimizer, batc
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return results[0]
+
+
+def _as_hooks_leave_it(weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor | None:
+    """The gradient of a weight after the functions of `register_post_accumulate_grad_hook`."""
+    if not getattr(weight, "_post_accumulate_grad_hooks", None):
+        return gradient
+    weight.grad = gradient
+    _run_hooks(weight)
+    left, weight.grad = weight.grad, None
+    return left
+
+
+def _run_hooks(weight: torch.Tensor) -> None:
+    """Call them, as `backward` does: they read and change `weight.grad`, and may take it away."""
+    hooks = getattr(weight, "_post_accumulate_grad_hooks", None)
+    if hooks and weight.grad is not None:
+        for hook in tuple(hooks.values()):
+            hook(weight)

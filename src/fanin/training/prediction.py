@@ -19,11 +19,11 @@ from fanin.program import Program
 from fanin.program.apart import rows_stay_apart
 from fanin.program.effects import tensors_of
 from fanin.program.passes import FOR_GOOD, UNTIL_PREPARED, TracedPass
-from fanin.program.trace import trace
+from fanin.program.trace import Traced, trace
 from fanin.training.kinds import Kinds
 from fanin.training.locks import lock_of
 from fanin.training.swapped import swapped
-from fanin.training.traceable import keeps_nothing, nothing_moves
+from fanin.training.traceable import nothing_moves
 from fanin.training.uncopied import Uncopied
 from fanin.training.watch import Watch
 
@@ -57,7 +57,7 @@ class Prediction(Uncopied):
     ):
         self.module = module
         self._lock = lock_of(module)
-        self._lasting: Sequence[TracedPass] = FOR_GOOD if is_snapshot else UNTIL_PREPARED
+        self._lasting: Sequence[TracedPass] = [self._own_captured, *FOR_GOOD] if is_snapshot else UNTIL_PREPARED
         self._copies: dict[int, tuple[Tensor, Tensor]] | None = {} if is_snapshot else None
         self._call = call or module
         self._programs: Kinds[tuple[Program, Any]] = Kinds(is_patient=not is_snapshot)
@@ -147,11 +147,7 @@ class Prediction(Uncopied):
         static = list({id(tensor): tensor for tensor in tensors.values()}.values())
         places = {id(tensor): place for place, tensor in enumerate(static)}
         if self._copies is not None:
-            with torch.inference_mode(False):
-                for one in static:
-                    if id(one) not in self._copies:
-                        self._copies[id(one)] = one, one.detach().clone()
-            static = [self._copies[id(one)][1] for one in static]
+            static = [self._copy(one) for one in static]
         rows = rows_tensors()
 
         def function(*given: Tensor) -> list[Any]:
@@ -167,13 +163,42 @@ class Prediction(Uncopied):
 
         return function, static, [*inputs, *rows]
 
+    def _copy(self, tensor: Tensor) -> Tensor:
+        """The snapshot's copy of a tensor, made when it is first asked for."""
+        assert self._copies is not None
+        if id(tensor) not in self._copies:
+            with torch.inference_mode(False):
+                self._copies[id(tensor)] = tensor, tensor.detach().clone()
+        return self._copies[id(tensor)][1]
+
+    def _own_captured(self, traced: Traced) -> None:
+        """Let a snapshot read copies of the tensors that calls take from elsewhere, too."""
+        for node, one in traced.static.items():
+            if node.op == "get_attr" and isinstance(one, Tensor):
+                traced.static[node] = self._copy(one)
+
+    def take(self) -> None:
+        """The module of a snapshot is as it shall be: all its layers are built."""
+        self._watch = Watch(self.module)
+
+    def _still_stands(self) -> None:
+        """RuntimeError if the module of a snapshot has changed: another program would be one of another model."""
+        if self._watch is not None and not self._watch.stands_for_calls():
+            what = self._watch.difference() or "something"
+            raise RuntimeError(
+                f"compile_predict: inputs of another shape came first after a change of the module ({what}). Call "
+                "refresh() to take it over."
+            )
+
     def _compile(self, inputs: list[Tensor], structure: Any) -> tuple[Program, Any] | None:
         shapes: list[Any] = []
+        if self._copies is not None:
+            self._still_stands()
         try:
-            with in_eval_mode(self.module.modules()), nothing_moves(self.module):
+            with in_eval_mode(self.module.modules()), nothing_moves(self.module) as seen:
                 function, static, given = self._function(inputs, structure, shapes)
-                program = Program(function, static, given, lasting=self._lasting)
-                keeps_nothing(self.module, program.traced)
+                program = Program(seen.while_in(function), static, given, lasting=self._lasting)
+                seen.check(program.traced)
         except Exception:
             return None
         return program, shapes[-1]
@@ -214,6 +239,7 @@ class CompiledPrediction:
         self._home = device_of(self.module)
         self._by_shape: dict[Any, ForArray] = {}
         self(self._example)
+        self._prediction.take()
 
     @property
     def programs(self) -> list[Program]:
@@ -233,7 +259,7 @@ class CompiledPrediction:
             known = self._prediction.program(given)
             if known is not None and isinstance(outputs, Tensor) and outputs.dtype != torch.bfloat16:
                 self._by_shape[x.shape] = for_array(known[0])
-        return pytree.tree_map(to_numpy, outputs)
+        return pytree.tree_map(lambda one: to_numpy(one) if isinstance(one, Tensor) else one, outputs)
 
 
 def compile_predict(module: nn.Module, example: Any) -> CompiledPrediction:

@@ -21,7 +21,14 @@ from fanin.training.contents import Place
 # Code of these packages reads no variable that changes.
 _KNOWN_CODE = {"fanin", "torch", "numpy", *sys.stdlib_module_names}
 _CALLS = {"forward", "call", "__call__"}
-_BY_ANY_NAME = {"getattr", "vars", "eval", "exec", "attrgetter"}  # functions that read attributes by any name
+_BY_ANY_NAME = {
+    "getattr",
+    "hasattr",
+    "vars",
+    "eval",
+    "exec",
+    "attrgetter",
+}  # functions that read attributes by any name
 # Methods that calls do not run, also where a class has its own.
 _BESIDE_CALLS = {
     *("__init__", "__repr__", "__str__", "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__"),
@@ -64,18 +71,19 @@ class Referenced:
         held = [place[2] for place in self._places.values()] + [cell[2] for cell in self._cells.values()]
         for one in filter(_has_options, held):
             own = attributes_of(one)
-            self._places |= {(id(own), name): (own, name, own[name]) for name in filter(self._is_named, own)}
+            self._places |= {(id(own), name): (own, name, own[name]) for name in filter(self.is_named, own)}
         self.places, self.cells = list(self._places.values()), list(self._cells.values())
 
     def reads(self, one: Any, name: str) -> bool:
         """Whether calls may read this attribute of an object."""
         kind = type(one)
-        if not is_own(kind) or self._is_named(name):
+        if not is_own(kind) or self.is_named(name):
             return True
         # The library's part of the object, such as Dense.call in a class derived from Dense, is not followed.
         return any(name in _names_in_class(base) for base in kind.__mro__ if not is_own(base))
 
-    def _is_named(self, name: str) -> bool:
+    def is_named(self, name: str) -> bool:
+        """Whether code of one's own names an attribute, or may read any."""
         return self._reads_all or name in self._names
 
     def _entries(self, objects: Iterable[Any]) -> Iterator[FunctionType]:

@@ -16,7 +16,7 @@ from fanin.training import torch_rules
 
 Gradients = Sequence[Tensor | None]
 # Options that rules read beside the learning rate; schedulers may change some of them at each step.
-_FIXED = {True: ("dampening", "nesterov", "maximize"), False: ("eps", "amsgrad", "maximize")}
+_FIXED = {True: ("dampening", "nesterov", "maximize"), False: ("eps", "amsgrad", "maximize", "decoupled_weight_decay")}
 _CHANGING = {True: ("momentum", "weight_decay"), False: ("betas", "weight_decay")}
 
 

@@ -2,14 +2,15 @@
 
 A program holds what Python had at that time: a dropout rate, an activation, which weights train. Every assignment of
 another value is found: to attributes of modules, of their regularizers and constraints, of the loss, of objects of
-one's own that are attributes, and to places in lists, dicts and sets that are. What lies deeper is not seen.
+one's own that are attributes, to places in lists, dicts and sets that are, and to what lies within these (see
+`within.py`). `__slots__`, classes that are no longer those of any object, and numbers in numpy arrays are not seen.
 
 Before every step, `stands` compares whole tuples, in C; `difference` then says in words what it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from operator import attrgetter, is_, itemgetter
 from types import FunctionType, MethodType
@@ -22,7 +23,8 @@ from torch.nn.parameter import is_lazy
 
 from fanin.layers.layer import Layer
 from fanin.training.contents import KINDS, Contents, Place
-from fanin.training.referenced import Referenced, attributes_of, holds_options
+from fanin.training.referenced import Referenced, attributes_of
+from fanin.training.within import class_attributes, containers_within, objects_within
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
 # What calls change by themselves, or what says nothing about the computation. `training` is part of a program's key.
@@ -75,13 +77,13 @@ def _address(weight: Tensor) -> int | None:
 
 
 def _helpers(parts: list[nn.Module], beside: Iterable[Any]) -> list[Any]:
-    """Objects other than modules that calls read: regularizers, constraints, and attributes of classes of one's own."""
+    """Objects other than modules that calls read: regularizers, constraints, and objects of classes of one's own."""
     found = [*beside]
     for part in parts:
         own = part.__dict__
         found += [rule for kind in (REGULARIZERS, CONSTRAINTS) for rule in own.get(kind, {}).values()]
-        found += filter(holds_options, own.values())
-    known = {id(one): one for one in found if attributes_of(one)}
+        found += objects_within(value for name, value in own.items() if name not in _REGISTRIES)
+    known = {id(one): one for one in (*found, *objects_within(beside)) if attributes_of(one)}
     return [one for one in known.values() if not issubclass(type(one), (type, FunctionType, MethodType))]
 
 
@@ -119,7 +121,7 @@ class Watch:
             if name not in skipped and read.reads(one, name)
         ]
         self._skipped = skipped
-        self._names_of = [(own := attributes_of(one), {*own}) for one in (*self._parts, *self._helpers)]
+        self._names_of = [(one, own := attributes_of(one), {*own}) for one in (*self._parts, *self._helpers)]
         self._cells = read.cells
         held = [value for *_, value in (*read.places, *read.cells) if issubclass(type(value), nn.Module)]
         known = {*map(id, self._parts)}  # their modes are in the key of each program
@@ -128,7 +130,10 @@ class Watch:
         self._attributes += read.places
         inside: list[Place] = [({}, name, value) for _, name, value in self._cells]
         containers = [one for one in (*self._attributes, *inside) if issubclass(type(one[2]), KINDS)]
-        self._contents = Contents([one for one in containers if one[1] not in _LOOKED_AT])
+        self._contents = Contents([*containers_within(one for one in containers if one[1] not in _LOOKED_AT)])
+        shared = class_attributes((*self._parts, *self._helpers))
+        self._shared = [place for place in shared if read.is_named(place[1])]
+        self._reads = read.reads
         registries = [part.__dict__.get(name) for part in self._parts for name in _REGISTRIES]
         self._sizes = [(registry, len(registry)) for registry in registries if registry is not None]
         self._weights = [
@@ -167,7 +172,7 @@ class Watch:
 
     def _arrange(self) -> None:
         """The same facts in tuples, for `stands`."""
-        by_owner: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
+        by_owner: dict[int, tuple[Mapping[str, Any], dict[str, Any]]] = {}
         self._absent = []
         single = []  # what equals others without being them
         for own, name, value in (*self._attributes, *self._empty_places, *self._members, *self._rules):
@@ -177,10 +182,14 @@ class Watch:
                 single.append((own, name, value))
             else:
                 by_owner.setdefault(id(own), (own, {}))[1][name] = value
+        for kind, name, value in self._shared:
+            by_owner.setdefault(id(kind), (vars(kind), {}))[1][name] = value
         self._tuples = [
             (itemgetter(*values, next(iter(values))), own, (*values.values(), next(iter(values.values()))))
             for own, values in by_owner.values()
         ]
+        self._dicts = [own for _, own, _ in self._names_of]
+        self._counts = [*map(len, self._dicts)]
         single += [(own, name, weight) for own, name, weight, *_ in self._weights]
         self._owners, self._names, self._values = (
             ([*column] for column in zip(*single, strict=True)) if single else [[]] * 3
@@ -193,6 +202,7 @@ class Watch:
         self._lazy = [weight for weight in tensors if is_lazy(weight)]
         self._placed = [weight for weight in tensors if not is_lazy(weight) and weight.layout == torch.strided]
         self._addresses = [*map(Tensor.data_ptr, self._placed)]
+        self._numbers, self._gapless = [*map(Tensor.numel, self._placed)], [*map(Tensor.is_contiguous, self._placed)]
         self._gradients = [*map(_gradient, tensors)]
         self._tensors = tensors
         self._unhooked = [(trains, None, None) for trains, _ in self._gradients]
@@ -219,6 +229,9 @@ class Watch:
                 and [*map(len, self._filled)] == self._lengths
                 and all(map(is_, map(dict.get, self._owners, self._names), self._values))
                 and [*map(Tensor.data_ptr, self._placed)] == self._addresses
+                and [*map(Tensor.numel, self._placed)] == self._numbers  # `weight.data = weight.data[:5]`
+                and [*map(Tensor.is_contiguous, self._placed)] == self._gapless
+                and ([*map(len, self._dicts)] == self._counts or self._has_no_new_names())
                 and self._contents.stands()
                 and (not self._hidden or [*map(_TRAINING, self._hidden)] == self._hidden_modes)
                 and (not self._closures or all(map(is_, map(_VALUE, self._closures), self._closed)))
@@ -227,14 +240,24 @@ class Watch:
         except Exception:  # something is gone, or cannot be compared: whatever an `__eq__` of the user's raises
             return False
 
+    def _has_no_new_names(self) -> bool:
+        """Whether no object has an attribute that it did not have and that calls may read."""
+        if any(self._reads(one, name) for one, _, name in self._new_names()):
+            return False
+        self._counts = [*map(len, self._dicts)]
+        return True
+
     def difference(self) -> str | None:
         """What is not as it was, in words; None if there is nothing."""
         for owners in (self._attributes, self._empty_places, self._members, self._rules):
             for own, name, value in owners:
                 if own.get(name) is not value:
                     return f"the attribute {name!r} of {self._owner(own)}"
-        for own, name in self._new_names():
+        for _, own, name in self._new_names():
             return f"the attribute {name!r} of {self._owner(own)}"
+        for kind, name, value in self._shared:
+            if vars(kind).get(name) is not value:
+                return f"the attribute {name!r} of the class {kind.__name__}"
         for cell, name, value in self._cells:
             if cell.cell_contents is not value:
                 return f"the variable {name!r} of a closure"
@@ -265,13 +288,13 @@ class Watch:
             return f"the Python module {registry.get('__name__')!r}"
         return next((type(one).__name__ for one in self._helpers if attributes_of(one) is registry), "an object")
 
-    def _new_names(self) -> Iterator[tuple[dict[str, Any], str]]:
+    def _new_names(self) -> Iterator[tuple[Any, dict[str, Any], str]]:
         """Attributes that objects did not have."""
-        for own, names in self._names_of:
+        for one, own, names in self._names_of:
             for name in own.keys() - names - self._skipped:
                 is_note_of_a_layer = name[0] == "_" and "_token" in own and not isinstance(own[name], Tensor)
                 if not is_note_of_a_layer:
-                    yield own, name
+                    yield one, own, name
 
     def values(self) -> list[Any]:
         """What attributes and variables hold."""
@@ -286,8 +309,11 @@ class Watch:
         for own, name, value in (*self._attributes, *self._empty_places):
             if own.get(name) is not value:
                 own[name] = value
-        for own, name in [*self._new_names()]:
+        for _, own, name in [*self._new_names()]:
             del own[name]
+        for kind, name, value in self._shared:
+            if vars(kind).get(name) is not value:
+                setattr(kind, name, value)
         for cell, _, value in self._cells:
             cell.cell_contents = value
         self._contents.restore()

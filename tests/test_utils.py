@@ -100,6 +100,7 @@ def test_normalize_keeps_shapes_on_every_axis():
         np.testing.assert_allclose(normalize(torch.tensor(x), axis).numpy(), found, rtol=1e-12)
     assert normalize(np.array([3.0, 4.0])).tolist() == [0.6, 0.8]
     assert normalize(torch.tensor([3, 4])).dtype == torch.float32
+    torch.testing.assert_close(normalize(torch.tensor([0.03, 0.04])), torch.tensor([0.6, 0.8]))
     assert normalize(np.array([1.0, -4.0]), order=np.inf).tolist() == [0.25, -1.0]
     with pytest.raises(ValueError, match="normalize: expected a positive order, found 0"):
         normalize(x, order=0)

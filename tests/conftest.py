@@ -34,10 +34,9 @@ class CleanStart:
         random.seed(0)
         np.random.seed(0)
         torch.manual_seed(0)
-        fanin.config.clear_session()
+        fanin.config.clear_session(free_memory=False)
         fanin.config.set_floatx("float32")
         fanin.config.set_epsilon(1e-7)
-        fanin.config.set_dtype_policy(None)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch import nn
 
 from fanin import config
 from fanin.layers import Dense, Input
@@ -56,3 +59,24 @@ def test_clear_session_starts_names_again():
     assert [Dense(2).name for _ in range(2)] == ["dense", "dense_1"]
     config.clear_session()
     assert Dense(2).name == "dense"
+
+
+def test_clear_session_forgets_the_policy_and_collects_garbage_if_it_may():
+    config.set_dtype_policy("mixed_float16")
+    cycle = nn.Linear(1, 1)
+    cycle.itself = [cycle]
+    gone = weakref.ref(cycle)
+    del cycle
+    gc.disable()
+    try:
+        config.clear_session(free_memory=False)
+        assert config.dtype_policy().name == "float32"
+        assert gone() is not None
+        config.clear_session()
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_the_backend():
+    assert config.backend() == "torch"

@@ -30,6 +30,7 @@ LINES = (
     "models",
     "attach",
     "saving",
+    "backend mixed_precision",
     "utils",
     "__init__",
     "sklearn",  # on top: `import fanin` never imports it

@@ -16,6 +16,7 @@ from fanin.registry import (
     Family,
     custom_object_scope,
     deserialize,
+    get_custom_objects,
     get_registered_name,
     get_registered_object,
     register_keras_serializable,
@@ -110,6 +111,35 @@ def test_registering_a_name_again_replaces_it():
     assert get_registered_object("again>f") is second
     assert get_registered_name(first) is None
     assert get_registered_name(second) == "again>f"
+
+
+def test_what_is_put_into_the_table_is_found_in_every_thread_and_saved_under_its_name():
+    class Own:
+        def get_config(self):
+            return {}
+
+    def twice(x):
+        return 2 * x
+
+    table = get_custom_objects()
+    assert table is get_custom_objects()
+    assert table["mine>Scale"] is Scale
+    table.update(Own=Own, twice=twice)
+    try:
+        described = serialize(Own())
+        assert described["registered_name"] == get_registered_name(Own) == "Own"
+        with ThreadPoolExecutor(1) as pool:
+            assert isinstance(pool.submit(deserialize, described).result(), Own)
+        layer = Dense.from_config(Dense(2, activation="twice").get_config())
+        assert layer.activation is twice
+    finally:
+        del table["Own"], table["twice"]
+    with pytest.raises(MismatchError, match="'Own'"):
+        deserialize(described)
+    with pytest.raises(ValueError, match="its class Own is not known to files"):
+        serialize(Own())
+    with pytest.raises(ValueError, match="Unknown activation 'twice'"):
+        Dense(2, activation="twice")
 
 
 def test_what_no_file_can_bring_back_is_refused():

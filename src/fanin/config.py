@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from typing import Any
 
@@ -13,6 +14,11 @@ _epsilon = 1e-7
 _policy: DTypePolicy | None = None
 _names: dict[str, int] = {}
 _names_lock = threading.Lock()
+
+
+def backend() -> str:
+    """Always "torch": what Keras's scripts ask for to choose between libraries."""
+    return "torch"
 
 
 def floatx() -> str:
@@ -65,7 +71,13 @@ def unique_name(prefix: str) -> str:
     return name
 
 
-def clear_session() -> None:
-    """Start automatic names again from the first one, as Keras's `clear_session` does."""
+def clear_session(free_memory: bool = True) -> None:
+    """Start automatic names again from the first one, and forget the default dtype policy, as Keras does.
+
+    With `free_memory`, Python's garbage is collected too; dropped models are free without it.
+    """
+    set_dtype_policy(None)
     with _names_lock:
         _names.clear()
+    if free_memory:
+        gc.collect()

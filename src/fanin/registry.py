@@ -27,7 +27,6 @@ Json = dict[str, Any]
 _builtin: dict[tuple[str, str], Any] = {("keras", "DTypePolicy"): DTypePolicy}
 _places: dict[Any, tuple[str, str]] = {DTypePolicy: ("keras", "DTypePolicy")}
 _registered: dict[str, Any] = {}
-_registered_names: dict[Any, str] = {}
 
 
 class _Scope(threading.local):
@@ -64,22 +63,31 @@ def register_keras_serializable(package: str = "Custom", name: str | None = None
         if not callable(obj):
             raise ValueError(f"Only a class or a function can be registered, found {obj!r}.")
         full = f"{package}>{name or getattr(obj, '__name__', type(obj).__name__)}"
-        previous = _registered.get(full)
-        if previous is not None and previous is not obj:
-            _registered_names.pop(previous, None)
         _registered[full] = obj
-        _registered_names[obj] = full
         return obj
 
     return register
 
 
 def get_registered_name(obj: Any) -> str | None:
-    """The "package>name" under which a class or function was registered, or None."""
-    try:
-        return _registered_names.get(obj)
-    except TypeError:  # unhashable, so it cannot have been registered
-        return None
+    """The name under which a class or function was registered last, "package>name", or None."""
+    return next((name for name, found in reversed(list(_registered.items())) if found is obj), None)
+
+
+def get_custom_objects() -> dict[str, Any]:
+    """The table itself of what is registered: name -> class or function, for all threads.
+
+    What is put into it is found when files are read and is saved under its name; what is taken out is known no more.
+
+    >>> def double(x):
+    ...     return 2 * x
+    >>> get_custom_objects()["double"] = double
+    >>> deserialize(serialize(double)) is double
+    True
+    >>> get_custom_objects().pop("double") is double
+    True
+    """
+    return _registered
 
 
 def get_registered_object(name: str, custom_objects: Mapping[str, Any] | None = None) -> Any:
@@ -204,10 +212,14 @@ class Family(Generic[T]):
                 return None
             if isinstance(config, str):
                 return self.get(config)
-            if isinstance(config, Mapping) and "module" not in config and config.get("class_name") in self._table:
-                module, name = _places[self._table[config["class_name"]]]
-                config = {"registered_name": None, **config, "module": module, "class_name": name}  # Keras 2's form
-            return self.check(deserialize(config), config)
+            return self.check(deserialize(self.with_module(config)), config)
+
+    def with_module(self, config: Any) -> Any:
+        """A config in Keras 2's form, which names no module, in Keras 3's; any other as it is."""
+        if not isinstance(config, Mapping) or "module" in config or config.get("class_name") not in self._table:
+            return config
+        module, name = _places[self._table[config["class_name"]]]
+        return {"registered_name": None, **config, "module": module, "class_name": name}
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------

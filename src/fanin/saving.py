@@ -12,12 +12,14 @@ from fanin.models.loading import load_model, save_model
 from fanin.registry import (
     custom_object_scope,
     deserialize,
+    get_custom_objects,
     get_registered_name,
     get_registered_object,
     register_keras_serializable,
     serialize,
 )
 
+CustomObjectScope = custom_object_scope
 deserialize_keras_object = deserialize
 serialize_keras_object = serialize
 
@@ -35,8 +37,10 @@ def load_weights(
 
 
 __all__ = [
+    "CustomObjectScope",
     "custom_object_scope",
     "deserialize_keras_object",
+    "get_custom_objects",
     "get_registered_name",
     "get_registered_object",
     "load_model",

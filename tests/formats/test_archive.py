@@ -154,6 +154,43 @@ def test_custom_objects_stand_in_for_registration(tmp_path):
     assert loaded.layers[0].activation is local
 
 
+def test_what_the_table_of_custom_objects_holds_is_found(tmp_path):
+    class Doubled(fanin.Layer):
+        def call(self, inputs):
+            return 2 * inputs
+
+    def local(x):
+        return x * 2
+
+    table = fanin.saving.get_custom_objects()
+    table.update(Doubled=Doubled, local=local)
+    try:
+        model = fanin.Sequential([fanin.Input((3,)), Dense(2, "local"), Doubled()])
+        model.save(tmp_path / "m.keras")
+        loaded = load_model(tmp_path / "m.keras")
+    finally:
+        del table["Doubled"], table["local"]
+    same(model, loaded)
+    assert loaded.layers[0].activation is local
+    with pytest.raises(fanin.errors.MismatchError, match="Doubled"):
+        load_model(tmp_path / "m.keras")
+    with fanin.saving.CustomObjectScope({"Doubled": Doubled, "local": local}):
+        same(model, load_model(tmp_path / "m.keras"))
+
+
+@pytest.mark.parametrize("safe_mode", [True, False])
+def test_safe_mode_changes_nothing(tmp_path, safe_mode, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    import keras
+
+    model = small()
+    model.save(tmp_path / "m.keras")
+    same(model, load_model(tmp_path / "m.keras", safe_mode=safe_mode))
+    keras.Sequential([keras.Input((3,)), keras.layers.Lambda(lambda x: x)]).save(tmp_path / "code.keras")
+    with pytest.raises(fanin.errors.UnsafeError):
+        load_model(tmp_path / "code.keras", safe_mode=safe_mode)
+
+
 def test_loading_leaves_the_random_state_alone(tmp_path):
     small().save(tmp_path / "m.keras")
     before = torch.get_rng_state()

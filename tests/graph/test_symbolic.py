@@ -332,3 +332,13 @@ def test_symbols_work_inside_every_mode_of_torch():
     with torch.no_grad(), torch.device("meta"):
         inside(None)
     assert [y.shape for y in found] == [(None, 3), (None, 4)] * 4
+
+
+def test_masks_under_the_name_that_tensors_carry_them():
+    x = Input((3,), dtype="int64")
+    h = fanin.layers.Embedding(5, 2, mask_zero=True)(x)
+    assert h._keras_mask is h.mask
+    assert h._keras_mask.shape == (None, 3)
+    assert Dense(1)(h)._keras_mask is h.mask
+    assert x._keras_mask is None
+    assert (h + 1)._keras_mask is None

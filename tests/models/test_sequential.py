@@ -47,6 +47,17 @@ def test_add_refuses_what_is_no_layer(wrong):
         Sequential().add(wrong)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [("relu", r"'relu'\. An activation is a layer as fanin\.layers\.Activation\('relu'\)\."),
+     (torch.relu, r"fanin\.layers\.Activation\(relu\)\."), (Dense, r"A layer is an instance: Dense\(\.\.\.\)\."),
+     ("dense", r"'dense'\.$"), (3, r"3\.$")],
+)  # fmt: skip
+def test_the_message_says_how_it_becomes_a_layer(wrong, hint):
+    with pytest.raises(TypeError, match=hint):
+        Sequential([wrong])
+
+
 def test_names_must_differ():
     model = Sequential([Dense(3, name="a")])
     with pytest.raises(ValueError, match="already has a layer named 'a'"):

@@ -1,5 +1,6 @@
 """The table of a model's layers."""
 
+import pytest
 import torch
 
 import fanin
@@ -53,3 +54,28 @@ def test_models_within_the_model_and_what_trains():
     assert "yes" not in inside
     assert any("last (Dense)" in line and "yes" in line for line in text)
     assert not any("Connected" in line for line in text)
+
+
+def test_a_range_of_layers():
+    inner = fanin.Sequential([fanin.Input((3,)), Dense(2, name="inside")], name="inner")
+    model = fanin.Sequential([Dense(3, input_shape=(3,), name="first"), inner, torch.nn.GELU(), Dense(1, name="last")])
+    text = lines(model, line_length=90, expand_nested=True, layer_range=("inner", "gelu"))
+    names = [name for name in ("first", "inner", "inside", "gelu", "last") if any(f"{name} (" in line for line in text)]
+    assert names == ["inner", "inside", "gelu"]
+    assert "Total params: 23 (92 B)" in text
+
+
+@pytest.mark.parametrize(
+    ("layer_range", "message"),
+    [
+        (("dense", "nothing"), "'nothing' matches no layer. The layers: dense"),
+        (("nothing", "dense"), "'nothing' matches no layer"),
+        (("dense",), r"expected two names or regular expressions, found \('dense',\)"),
+        ("ab", "expected two names or regular expressions, found 'ab'"),
+        ((0, 1), r"expected two names or regular expressions, found \(0, 1\)"),
+        (("dense", "("), r"'\(' is no regular expression"),
+    ],
+)
+def test_ranges_that_are_none(layer_range, message):
+    with pytest.raises(ValueError, match=f"layer_range: {message}"):
+        lines(fanin.Sequential([Dense(4)]), layer_range=layer_range)

@@ -62,6 +62,11 @@ class SymbolicTensor:
         return masks[self.index] if self.index < len(masks) else None
 
     @property
+    def _keras_mask(self) -> SymbolicTensor | None:
+        """The mask under Keras's name, as tensors carry it."""
+        return self.mask
+
+    @property
     def ndim(self) -> int:
         """The number of dimensions."""
         return len(self.shape)
@@ -175,6 +180,11 @@ for _name, _function in {"neg": "neg", "abs": "abs", "invert": "bitwise_not"}.it
 def is_symbolic(value: Any) -> bool:
     """Whether a symbolic tensor is anywhere in a nested structure."""
     return any(isinstance(leaf, SymbolicTensor) for leaf in leaves(value))
+
+
+def is_keras_tensor(x: Any) -> bool:
+    """Whether `x` is itself a symbolic tensor: what `fanin.Input` and layers called on it return."""
+    return isinstance(x, SymbolicTensor)
 
 
 def symbols_in(value: Any) -> list[SymbolicTensor]:

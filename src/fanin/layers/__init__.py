@@ -36,6 +36,7 @@ from fanin.layers.prelu import PReLU
 from fanin.layers.relu import ELU, LeakyReLU, ReLU
 from fanin.layers.rescaling import Rescaling
 from fanin.layers.reshape import Reshape
+from fanin.layers.serialization import deserialize, serialize
 from fanin.layers.softmax import Softmax
 
 __all__ = [
@@ -73,8 +74,10 @@ __all__ = [
     "add",
     "average",
     "concatenate",
+    "deserialize",
     "maximum",
     "minimum",
     "multiply",
+    "serialize",
     "subtract",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -274,6 +274,7 @@ class Model(Steps):
         print_fn: Callable[[str], None] | None = None,
         expand_nested: bool = False,
         show_trainable: bool = False,
+        layer_range: Sequence[str] | None = None,
     ) -> None:
         """Print a table of layers, output shapes and numbers of weights.
 
@@ -283,8 +284,11 @@ class Model(Steps):
             print_fn: gets the text instead of standard output.
             expand_nested: whether the layers of models within the model are listed too.
             show_trainable: whether a column says which layers train.
+            layer_range: regular expressions (first, last): only layers from the first name that the one matches to the
+                last that the other does. As in Keras "dense" matches "dense_1" too, and "dense$" does not. The sums
+                stay those of the whole model.
         """
-        print_summary(self, line_length, print_fn, expand_nested, show_trainable)
+        print_summary(self, line_length, print_fn, expand_nested, show_trainable, layer_range)
 
     @classmethod
     def _is_described_by_arguments(cls) -> bool:

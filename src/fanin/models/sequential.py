@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fanin.activations.family import family as activations
 from fanin.config import unique_name
 from fanin.dtypes import DTypePolicy
 from fanin.graph.symbolic import SymbolicTensor
@@ -78,7 +79,9 @@ class Sequential(Model):
         if isinstance(layer, SymbolicTensor) and isinstance(layer.layer, InputLayer):
             layer = layer.layer
         if not isinstance(layer, nn.Module):
-            raise TypeError(f"Sequential {self.name!r}: expected a layer or a torch.nn.Module, found {layer!r}.")
+            raise TypeError(
+                f"Sequential {self.name!r}: expected a layer or a torch.nn.Module, found {layer!r}.{_hint(layer)}"
+            )
         if isinstance(layer, InputLayer):
             self._begin(layer)
             return
@@ -275,6 +278,16 @@ class Sequential(Model):
         self.__dict__["_operations"] = operations
         if layer is not None:
             self._chain_from(InputLayer(batch_shape=layer.batch_shape, dtype=layer.dtype, name=layer.name))
+
+
+def _hint(found: Any) -> str:
+    """How what was found becomes a layer, to append to an error message."""
+    if isinstance(found, type):
+        return f" A layer is an instance: {found.__name__}(...)."
+    if callable(found) or (isinstance(found, str) and found in activations.names()):
+        shown = repr(found) if isinstance(found, str) else getattr(found, "__name__", "f")
+        return f" An activation is a layer as fanin.layers.Activation({shown})."
+    return ""
 
 
 def _module_name(module: nn.Module) -> str:

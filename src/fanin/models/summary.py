@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ def print_summary(
     print_fn: Callable[[str], None] | None = None,
     expand_nested: bool = False,
     show_trainable: bool = False,
+    layer_range: Sequence[str] | None = None,
 ) -> None:
     """Print layers, output shapes and numbers of weights, and what they add up to.
 
@@ -30,18 +32,22 @@ def print_summary(
         print_fn: gets the text instead of standard output.
         expand_nested: whether the layers of models within the model are listed too, indented.
         show_trainable: whether there is a column that says which layers train.
+        layer_range: regular expressions (first, last) of the names between which layers are listed; default all.
+
+    Raises ValueError for a `layer_range` that is not two expressions, or that no layer's name matches.
     """
     from rich.console import Console
     from rich.table import Table
 
-    rows = list(_rows(model, expand_nested))
+    rows = list(_rows(model, model._listed(), expand_nested))
+    shown = rows if layer_range is None else list(_rows(model, _between(model, layer_range), expand_nested))
     table = Table(title=f'Model: "{model.name}"', title_justify="left", title_style="bold")
     columns = ["Layer (type)", "Output Shape", "Param #"]
     columns += ["Connected to"] if _branches(rows) else []
     columns += ["Trains"] if show_trainable else []
     for title in columns:
         table.add_column(title, justify="right" if title == "Param #" else "left")
-    for row in rows:
+    for row in shown:
         table.add_row(*(row.cell(title) for title in columns))
     target = io.StringIO() if print_fn is not None else None
     console = Console(file=target, width=line_length)
@@ -100,12 +106,33 @@ class _Row:
             return "?"
 
 
-def _rows(model: Any, expand_nested: bool, depth: int = 0) -> Iterator[_Row]:
+def _rows(model: Any, operations: list[Any], expand_nested: bool, depth: int = 0) -> Iterator[_Row]:
     inside = {id(node) for node in model._ledger_nodes()}
-    for operation in model._listed():
+    for operation in operations:
         yield _Row(operation, inside, depth)
         if expand_nested and isinstance(operation, Graphed):
-            yield from _rows(operation, expand_nested, depth + 1)
+            yield from _rows(operation, operation._listed(), expand_nested, depth + 1)
+
+
+def _between(model: Any, layer_range: Sequence[str]) -> list[Any]:
+    """From the first layer that one end of the range matches to the last that the other does, in either order."""
+    if isinstance(layer_range, str) or len(layer_range) != 2 or not all(isinstance(end, str) for end in layer_range):
+        raise ValueError(f"layer_range: expected two names or regular expressions, found {layer_range!r}.")
+    operations: list[Any] = model._listed()
+    begin, end = ([i for i, op in enumerate(operations) if _matches(which, _name(op))] for which in layer_range)
+    if not begin or not end:
+        names = ", ".join(map(_name, operations))
+        raise ValueError(f"layer_range: {layer_range[bool(begin)]!r} matches no layer. The layers: {names}.")
+    if min(begin) > max(end):
+        begin, end = end, begin
+    return operations[min(begin) : max(end) + 1]
+
+
+def _matches(expression: str, name: str) -> bool:
+    try:
+        return re.match(expression, name) is not None
+    except re.error as error:
+        raise ValueError(f"layer_range: {expression!r} is no regular expression: {error}.") from None
 
 
 def _branches(rows: list[_Row]) -> bool:

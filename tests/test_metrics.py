@@ -50,6 +50,10 @@ CASES = {
     "Precision at even": (lambda **k: metrics.Precision(thresholds=[0.0, 0.5, 1.0], **k), YES, SAID),
     "Recall": (metrics.Recall, YES, SAID),
     "Recall top_k": (lambda **k: metrics.Recall(top_k=1, class_id=2, **k), ONE_HOT, SCORES),
+    "TruePositives": (metrics.TruePositives, YES, SAID),
+    "FalsePositives at 3": (lambda **k: metrics.FalsePositives(thresholds=[0.2, 0.5, 0.9], **k), YES, SAID),
+    "TrueNegatives at even": (lambda **k: metrics.TrueNegatives(thresholds=[0.0, 0.5, 1.0], **k), YES, SAID),
+    "FalseNegatives": (metrics.FalseNegatives, YES, SAID),
     "AUC": (metrics.AUC, YES, SAID),
     "AUC PR": (lambda **k: metrics.AUC(curve="PR", **k), YES, SAID),
     "AUC PRGAIN": (lambda **k: metrics.AUC(curve="PRGAIN", **k), YES, SAID),
@@ -103,6 +107,11 @@ BUILT_IN = [name for name in metrics.__all__ if isinstance(getattr(metrics, name
         (metrics.Precision(top_k=1), ONE_HOT, SCORES, 0.75),
         (metrics.Recall(class_id=2), ONE_HOT, SCORES, 0.0),
         (metrics.Recall(class_id=2, thresholds=0.4), ONE_HOT, SCORES, 0.5),
+        (metrics.TruePositives(), YES, SAID, 2.0),
+        (metrics.FalsePositives(), YES, SAID, 1.0),
+        (metrics.FalsePositives(thresholds=0.6), YES, torch.tensor([[0.9], [0.5], [0.3], [0.7]]), 0.0),
+        (metrics.TrueNegatives(0.7), YES, SAID, 1.0),
+        (metrics.FalseNegatives(), YES, SAID, 1.0),
         (metrics.AUC(), YES, SAID, 2 / 3),
         (metrics.AUC(from_logits=True), YES, torch.logit(SAID), 2 / 3),
         (metrics.AUC(), [0, 1], [0.1, 0.9], 1.0),
@@ -117,6 +126,39 @@ def test_several_thresholds_give_several_results():
     metric = metrics.Precision(thresholds=[0.8, 0.2])  # in the order given
     assert metric(YES, SAID).tolist() == [1.0, 0.75]
     assert metrics.Recall(thresholds=[0.8, 0.2])(YES, SAID).tolist() == pytest.approx([1 / 3, 1.0])
+
+
+KINDS = {
+    "TruePositives": lambda y, said: y & said,
+    "FalsePositives": lambda y, said: ~y & said,
+    "TrueNegatives": lambda y, said: ~y & ~said,
+    "FalseNegatives": lambda y, said: y & ~said,
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "thresholds", [None, 0.25, [0.7], [0.3, 0.6], [0.0, 0.5, 1.0], np.array([0.0, 0.25, 0.5, 0.75, 1])]
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_counts_are_sums_of_weights(name, thresholds, weighted):
+    rng = np.random.default_rng(0)
+    y, p = rng.random((50, 3)) < 0.4, rng.integers(0, 9, (50, 3)) / np.float32(8)  # also on thresholds
+    w = rng.integers(0, 8, (50, 3)) / 4.0 if weighted else np.ones((50, 3))  # sums of quarters are exact
+    metric = getattr(metrics, name)(thresholds)
+    for part in (slice(0, 20), slice(20, 50)):
+        metric.update_state(y[part].astype("int32"), p[part], w[part] if weighted else None)
+    each = [0.5] if thresholds is None else np.atleast_1d(thresholds).tolist()
+    expected = [float(w[KINDS[name](y, p > np.float32(limit))].sum()) for limit in each]
+    assert metric.result().tolist() == (expected[0] if len(each) == 1 else expected)
+    assert metric.thresholds == each
+
+
+def test_the_four_counts_add_up_and_make_precision_and_recall():
+    tp, fp, tn, fn = (getattr(metrics, name)()(YES, SAID).item() for name in KINDS)
+    assert tp + fp + tn + fn == len(YES)
+    assert metrics.Precision()(YES, SAID).item() == pytest.approx(tp / (tp + fp))
+    assert metrics.Recall()(YES, SAID).item() == pytest.approx(tp / (tp + fn))
 
 
 @pytest.mark.parametrize(
@@ -275,6 +317,7 @@ def test_sums_over_many_rows_do_not_drift():
         (metrics.SparseTopKCategoricalAccuracy(), torch.zeros(3, 3), torch.zeros(3, 3)),
         (metrics.MeanSquaredError(), torch.zeros(3), torch.zeros(3, 3)),
         (metrics.AUC(), torch.zeros(3), torch.zeros(3, 3)),
+        (metrics.TruePositives(), torch.zeros(3), torch.zeros(3, 3)),
         (metrics.Precision(class_id=0), torch.zeros(3), torch.zeros(3)),
     ],
     ids=repr,
@@ -436,6 +479,7 @@ def test_names_classes_instances_configs(name):
         ("hinge", metrics.Hinge),
         ("r2_score", metrics.R2Score),
         ("auc", metrics.AUC),
+        ("true_positives", metrics.TruePositives),
         ("top_k_categorical_accuracy", metrics.TopKCategoricalAccuracy),
         ("accuracy", metrics.Accuracy),
     ],
@@ -533,6 +577,10 @@ def test_what_is_no_metric():
         (lambda: metrics.AUC(label_weights=[1.0]), NotImplementedError, "not available yet"),
         (lambda: metrics.Precision(thresholds=[]), ValueError, "at least one threshold"),
         (lambda: metrics.Precision(thresholds=-0.1), ValueError, "found -0.1"),
+        (lambda: metrics.TruePositives(thresholds=[]), ValueError, "at least one threshold"),
+        (lambda: metrics.FalsePositives("a"), ValueError, "Thresholds must be numbers in .* found 'a'"),
+        (lambda: metrics.TrueNegatives([0.5, None]), ValueError, "found None"),
+        (lambda: metrics.FalseNegatives(1.5), ValueError, "found 1.5"),
         (lambda: metrics.Recall(top_k=0), ValueError, "top_k must be"),
         (lambda: metrics.Recall(class_id=True), ValueError, "class_id must be"),
         (lambda: metrics.BinaryAccuracy(threshold="x"), ValueError, "threshold must be a number"),
@@ -571,6 +619,10 @@ def test_bad_arguments(make, error, message):
         ("logcosh", "min"),
         ("out_squared_hinge", "min"),
         ("val_kld", "min"),
+        ("val_true_positives_1", "max"),
+        ("TrueNegatives", "max"),
+        ("false_positives", "min"),
+        ("out_false_negatives", "min"),
         ("gap", None),
         ("once", None),
     ],

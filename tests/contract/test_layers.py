@@ -33,6 +33,10 @@ ROWS = {
     "Activation": [Row({"activation": "tanh"}, (2, 3)), Row({"activation": "glu"}, (2, 3, 4))],
     "ActivityRegularization": [Row({"l1": 0.1, "l2": 0.2}, (2, 3))],
     "Add": [Row({}, PAIR), Row({}, [(2, 4), (2, 1, 4), (2, 3, 1)])],
+    "AlphaDropout": [
+        Row({"rate": 0.5}, (20, 30)),
+        Row({"rate": 0.5, "seed": 3, "noise_shape": [None, 1, None]}, (20, 2, 9)),
+    ],
     "Average": [Row({}, PAIR), Row({}, [(2, 3)])],
     "BatchNormalization": [
         Row({}, (2, 3, 4), ("gamma", "beta", "moving_mean", "moving_variance")),
@@ -50,6 +54,7 @@ ROWS = {
     "ELU": [Row({"alpha": 0.5}, (2, 3))],
     "Embedding": [Row({"input_dim": 5, "output_dim": 4}, (2, 3), ("embeddings",), integers=True)],
     "Flatten": [Row({}, (2, 3, 4)), Row({"data_format": "channels_first"}, (2, 3, 4))],
+    "GaussianDropout": [Row({"rate": 0.5}, (20, 30)), Row({"rate": 0.5, "seed": 3}, (20, 30))],
     "GaussianNoise": [Row({"stddev": 0.5}, (20, 30)), Row({"stddev": 0.5, "seed": 3}, (20, 30))],
     "Identity": [Row({}, (2, 3, 4))],
     "LayerNormalization": [
@@ -69,15 +74,20 @@ ROWS = {
         Row({"alpha_constraint": None}, (2, 3, 4), ("alpha",)),
         Row({"shared_axes": [1]}, (2, 3, 4), ("alpha",)),
     ],
+    "RMSNormalization": [
+        Row({}, (2, 3, 4), ("scale",)),
+        Row({"axis": [1], "epsilon": 0.1}, (2, 3, 4), ("scale",)),
+    ],
     "ReLU": [Row({"max_value": 1.0, "negative_slope": 0.1, "threshold": 0.2}, (2, 3))],
     "Rescaling": [Row({"scale": 2.0, "offset": [1.0, 2.0, 3.0]}, (2, 3))],
     "Reshape": [Row({"target_shape": [6, -1]}, (2, 3, 4))],
     "Softmax": [Row({}, (2, 3)), Row({"axis": [1, 2]}, (2, 3, 4))],
     "Subtract": [Row({}, PAIR)],
+    "UnitNormalization": [Row({}, (2, 3)), Row({"axis": [1, 2]}, (2, 3, 4))],
 }
 REGISTERED = sorted({family.lookup(name).__name__ for name in family.names()} - {"InputLayer"})
 CASES = [pytest.param(name, row, id=f"{name}{i}") for name in REGISTERED for i, row in enumerate(ROWS.get(name, []))]
-RANDOM = ("Dropout", "GaussianNoise")
+RANDOM = ("AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise")
 
 every_row = pytest.mark.parametrize(("kind", "row"), CASES)
 

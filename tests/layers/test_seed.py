@@ -1,4 +1,4 @@
-"""Where random numbers come from, through the two layers that draw them."""
+"""Where random numbers come from, through the layers that draw them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,19 @@ import pickle
 import pytest
 import torch
 
-from fanin.layers import Dropout, GaussianNoise
+from fanin.layers import AlphaDropout, Dropout, GaussianDropout, GaussianNoise
 from fanin.layers.seed import Seed
 
 X = torch.ones(4, 50)
-makers = pytest.mark.parametrize("make", [lambda seed: Dropout(0.5, seed=seed), lambda seed: GaussianNoise(0.5, seed)])
+makers = pytest.mark.parametrize(
+    "make",
+    [
+        lambda seed: Dropout(0.5, seed=seed),
+        lambda seed: AlphaDropout(0.5, seed=seed),
+        lambda seed: GaussianDropout(0.5, seed),
+        lambda seed: GaussianNoise(0.5, seed),
+    ],
+)
 
 
 def draws(layer, count=3):

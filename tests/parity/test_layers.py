@@ -38,6 +38,10 @@ ROWS = [
     ("Softmax", {"axis": [1, 2]}, (5, 3, 4)),
     ("Dropout", {"rate": 0.3}, (5, 3)),
     ("Dropout", {"rate": 0.3, "noise_shape": [None, 1, 4], "seed": 5}, (5, 3, 4)),
+    ("AlphaDropout", {"rate": 0.3}, (5, 3)),
+    ("AlphaDropout", {"rate": 0, "noise_shape": [None, 1, 4], "seed": 5}, (5, 3, 4)),
+    ("GaussianDropout", {"rate": 0.3}, (5, 3)),
+    ("GaussianDropout", {"rate": 1, "seed": 5}, (5, 3)),
     ("GaussianNoise", {"stddev": 0.3}, (5, 3)),
     ("GaussianNoise", {"stddev": 0.3, "seed": 5}, (5, 3)),
     ("Flatten", {}, (5, 3, 4)),
@@ -49,6 +53,9 @@ ROWS = [
     ("Rescaling", {"scale": 0.5}, (5, 3)),
     ("Rescaling", {"scale": [1.0, 2.0, 3.0], "offset": -1.5}, (5, 3)),
     ("Identity", {}, (5, 3)),
+    ("UnitNormalization", {}, (5, 3)),
+    ("UnitNormalization", {"axis": 1}, (5, 3, 4)),
+    ("UnitNormalization", {"axis": [1, -1]}, (5, 3, 4)),
     ("ActivityRegularization", {"l1": 0.25, "l2": 0.5}, (5, 3)),
     ("Masking", {}, (5, 3, 4)),
     ("Masking", {"mask_value": 0.5}, (5, 3, 4)),
@@ -324,6 +331,39 @@ def test_dropout_shares_its_noise_along_the_same_axes(noise_shape, seed):
 
 
 @pytest.mark.parametrize("seed", [None, 7])
+@pytest.mark.parametrize("rate", [0.0, 0.2, 0.7])
+def test_alpha_dropout_drops_and_restores_alike(rate, seed):
+    """One of the two values for inputs of 3 is that of the kept; Keras computes both in float32."""
+    x = torch.full((400, 500), 3.0)
+    found = [lib.layers.AlphaDropout(rate, seed=seed)(x, training=True) for lib in (fanin, keras)]
+    close(found[0].unique(), found[1].unique())
+    for one in found:
+        kept = (one > 0).double().mean().item()
+        assert abs(kept - (1 - rate)) <= 5 * math.sqrt(rate * (1 - rate) / x.numel())
+
+
+def test_alpha_dropout_shares_its_noise_along_the_same_axes():
+    x = torch.ones(30, 40, 50)
+    for lib in (fanin, keras):
+        dropped = lib.layers.AlphaDropout(0.4, (None, 1, None))(x, training=True) < 0
+        assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
+        assert abs(dropped.double().mean().item() - 0.4) < 5 * math.sqrt(0.24 / (30 * 50))
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+@pytest.mark.parametrize("rate", [0.2, 0.7])
+def test_gaussian_dropout_has_the_same_distribution(rate, seed):
+    x = torch.full((400, 500), 3.0)
+    deviation = math.sqrt(rate / (1 - rate))
+    for lib in (fanin, keras):
+        factors = lib.layers.GaussianDropout(rate, seed=seed)(x, training=True).double() / 3
+        assert abs(factors.mean().item() - 1) < 5 * deviation / math.sqrt(x.numel())
+        assert abs(factors.std().item() / deviation - 1) < 5 / math.sqrt(2 * x.numel())
+        inside = ((factors - 1).abs() < deviation).double().mean().item()
+        assert abs(inside - 0.6827) < 5 * math.sqrt(0.6827 * 0.3173 / x.numel())
+
+
+@pytest.mark.parametrize("seed", [None, 7])
 def test_gaussian_noise_has_the_same_distribution(seed):
     x = torch.full((400, 500), 3.0)
     for lib in (fanin, keras):
@@ -343,6 +383,7 @@ def chain(lib):
             lib.Input((6, 4)),
             layers.Rescaling(0.5, [0.1, 0.2, 0.3, 0.4]),
             layers.GaussianNoise(0.1, seed=3),
+            layers.GaussianDropout(0.1, seed=5),
             layers.Masking(-1.0),
             layers.Dense(8),
             layers.PReLU(alpha_initializer="glorot_uniform", shared_axes=[1]),
@@ -354,7 +395,9 @@ def chain(lib):
             layers.Flatten(),
             layers.ActivityRegularization(0.1),
             layers.ELU(0.5),
+            layers.UnitNormalization(),
             layers.Dropout(0.1),
+            layers.AlphaDropout(0.1, (None, 16)),
             layers.Identity(),
             layers.Dense(5),
             layers.ReLU(6.0, 0.1),
@@ -368,7 +411,7 @@ def chain(lib):
 @pytest.mark.filterwarnings("ignore:Layer 'flatten.*' .*mask:UserWarning")
 @pytest.mark.parametrize("writer", ["keras", "fanin"])
 def test_archives_cross_over(tmp_path, writer):
-    """Dropout and GaussianNoise have no numbers in archives: Keras writes the group of such a layer, empty."""
+    """Random layers have no numbers in archives: Keras writes the group of such a layer, empty."""
     path = str(tmp_path / "m.keras")
     model = chain(keras if writer == "keras" else fanin)
     model.save(path)

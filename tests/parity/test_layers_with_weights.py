@@ -1,4 +1,4 @@
-"""BatchNormalization, LayerNormalization, Normalization and Embedding against real Keras.
+"""BatchNormalization, LayerNormalization, RMSNormalization, Normalization and Embedding against real Keras.
 
 Keras computes both normalizations in float32 under every policy, and takes a variance as E[x^2] - E[x]^2: of its 24
 bits it loses as many as x^2 / (variance + epsilon) has. With x below 5 and an epsilon of 0.1 that is a factor of 250:
@@ -51,6 +51,7 @@ ARGUMENTS = {
         }
     ),
     "LayerNormalization": st.fixed_dictionaries(AFFINE),
+    "RMSNormalization": st.fixed_dictionaries({"epsilon": st.sampled_from([1e-6, 0.1])}),
     "Normalization": st.fixed_dictionaries({"invert": st.booleans(), "axis": st.sampled_from([-1, 1, None, (-1,)])}),
     "Embedding": st.fixed_dictionaries(
         {
@@ -151,6 +152,33 @@ def test_layer_normalization(arguments, data, seed):
     axis = data.draw(st.sampled_from([-1, len(shape) - 1, several, [a - len(shape) for a in several], far]))
     theirs, ours, rng = pair("LayerNormalization", {**arguments, "axis": axis}, shape, seed)
     check_call(theirs, ours, normal(rng, shape), rng)
+    assert ours.get_config()["axis"] == theirs.get_config()["axis"]
+
+
+@EASY
+@given(data=st.data(), epsilon=st.sampled_from([1e-6, 0.1]), seed=st.integers(0, 2**20))
+def test_rms_normalization(data, epsilon, seed):
+    """Keras on torch fails where an axis is not among the last ones."""
+    shape = data.draw(shapes)
+    first = data.draw(st.integers(1, len(shape) - 1))
+    several = [*range(first, len(shape))]
+    axis = data.draw(st.sampled_from([-1, len(shape) - 1, several, several[::-1], [a - len(shape) for a in several]]))
+    theirs, ours, rng = pair("RMSNormalization", {"epsilon": epsilon, "axis": axis}, shape, seed)
+    for _ in range(3):
+        check_call(theirs, ours, normal(rng, shape), rng)
+    assert ours.get_config()["axis"] == theirs.get_config()["axis"]
+    assert ours.supports_masking is theirs.supports_masking is False
+
+
+@EASY
+@given(data=st.data(), seed=st.integers(0, 2**20))
+def test_unit_normalization(data, seed):
+    shape = data.draw(shapes)
+    axes = st.lists(st.integers(0, len(shape) - 1), min_size=1, unique=True)
+    axis = data.draw(st.one_of(axes, axes.map(tuple), st.integers(-len(shape), len(shape) - 1)))
+    theirs, ours, rng = pair("UnitNormalization", {"axis": axis}, shape, seed)
+    for _ in range(3):
+        check_call(theirs, ours, normal(rng, shape), rng)
     assert ours.get_config()["axis"] == theirs.get_config()["axis"]
 
 
@@ -266,6 +294,8 @@ def model_of(side, names, seed=0):
             layers[-1].adapt(normal(np.random.default_rng(1), (50, 3)))
         elif name == "given":
             layers.append(lib.layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[0.5, 1.0, 2.0]))
+        elif name in ("RMSNormalization", "UnitNormalization"):
+            layers += [lib.layers.Dense(5, "tanh"), getattr(lib.layers, name)()]
         else:
             layers += [lib.layers.Dense(5, "tanh"), getattr(lib.layers, name)(gamma_regularizer="l2")]
     model = lib.Sequential([*layers, lib.layers.Dense(2)])
@@ -284,6 +314,7 @@ def data_for(names, rows=64):
 MODELS = {
     "batch": ["BatchNormalization"],
     "layer": ["LayerNormalization"],
+    "rms": ["RMSNormalization", "UnitNormalization", "RMSNormalization"],
     "both": ["BatchNormalization", "LayerNormalization", "BatchNormalization"],
     "normalization": ["Normalization", "BatchNormalization"],
     "given": ["given", "LayerNormalization"],

@@ -3,6 +3,7 @@
 Keras sums in float32, we in float64: results agree to 1e-5 relative or absolute.
 """
 
+import inspect
 import json
 import os
 
@@ -11,9 +12,11 @@ os.environ["KERAS_BACKEND"] = "torch"
 import keras
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fanin
 from fanin import metrics
 
 PARITY = settings(derandomize=True, deadline=None, max_examples=40)
@@ -185,6 +188,70 @@ def test_precision_and_recall(name, batches, thresholds, top_k, class_id):
     both(name, {"thresholds": thresholds, "top_k": top_k, "class_id": class_id}, batches)
 
 
+COUNTS = ["TruePositives", "FalsePositives", "TrueNegatives", "FalseNegatives"]
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@PARITY
+@given(
+    yes_batches(),
+    st.sampled_from([None, 0.25, [0.25, 0.7], [0.7, 0.25], [0.0, 0.5, 1.0], [0.0, 0.25, 0.5, 0.75, 1.0]]),
+)
+def test_counts(name, batches, thresholds):
+    both(name, {"thresholds": thresholds}, batches)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_have_the_arguments_and_the_result_of_keras(name):
+    keras.utils.clear_session(free_memory=False)
+    ours, theirs = getattr(metrics, name), getattr(keras.metrics, name)
+    assert ours().name == theirs().name
+    assert [(p.name, p.default) for p in inspect.signature(ours).parameters.values()] == [
+        (p.name, p.default) for p in inspect.signature(theirs).parameters.values()
+    ]
+    for dtype in (None, "float64"):
+        found, expected = (cls(dtype=dtype)([0, 1, 1], [0.2, 0.9, 0.4]) for cls in (ours, theirs))
+        assert (found.shape, found.item()) == (expected.shape, expected.item())
+    assert ours(dtype="float64").result().dtype == torch.float64  # Keras's variables stay float32
+
+
+def test_counts_in_fit_are_those_of_keras():
+    """Equal weights at first, and batches of one size: the same names and numbers."""
+    keras.utils.clear_session(free_memory=False)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 4)).astype("float32"), rng.integers(0, 2, 60)
+    start = [rng.normal(size=(4, 1)).astype("float32"), np.zeros(1, "float32")]
+    logs = []
+    for lib in (fanin, keras):
+        model = lib.Sequential([lib.Input((4,)), lib.layers.Dense(1, "sigmoid")])
+        model.set_weights(start)
+        counts = [getattr(lib.metrics, name)() for name in COUNTS[:3]] + [lib.metrics.FalseNegatives([0.3, 0.6])]
+        model.compile(
+            lib.optimizers.SGD(0.1), "binary_crossentropy", metrics=[*counts[:3]], weighted_metrics=[counts[3]]
+        )
+        logs.append(model.fit(x, y, batch_size=20, shuffle=False, epochs=2, verbose=0).history)
+    assert set(logs[0]) == set(logs[1])
+    for name, values in logs[0].items():
+        np.testing.assert_allclose(np.array(values), np.array(logs[1][name]), rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("writer", ["fanin", "keras"])
+def test_counts_in_archives(tmp_path, writer):
+    sides = {"fanin": (fanin, fanin.saving.load_model), "keras": (keras, keras.saving.load_model)}
+    lib, other = sides[writer][0], sides["keras" if writer == "fanin" else "fanin"]
+    x, y = np.random.normal(size=(30, 4)).astype("float32"), np.random.randint(0, 2, 30)
+    model = lib.Sequential([lib.Input((4,)), lib.layers.Dense(1, "sigmoid")])
+    counts = [getattr(lib.metrics, name)(thresholds=0.4, name=name) for name in COUNTS]
+    model.compile("sgd", "binary_crossentropy", metrics=counts)
+    model.fit(x, y, verbose=0)
+    model.save(str(tmp_path / "m.keras"))
+    loaded = other[1](str(tmp_path / "m.keras"))
+    expected, found = (m.evaluate(x, y, verbose=0, return_dict=True) for m in (model, loaded))
+    assert {name: found[name] for name in COUNTS} == {name: expected[name] for name in COUNTS}
+    assert sum(expected[name] for name in COUNTS) == 30
+
+
 @PARITY
 @given(
     yes_batches(),
@@ -260,6 +327,10 @@ CONFIGS = [
     ("Precision", {"name": "p", "thresholds": [0.2, 0.4]}),
     ("Precision", {"name": "p", "thresholds": 0.2, "top_k": 2}),
     ("Recall", {"name": "r", "class_id": 1}),
+    ("TruePositives", {"name": "tp"}),
+    ("FalsePositives", {"name": "fp", "thresholds": 0.2}),
+    ("TrueNegatives", {"name": "tn", "thresholds": [0.2, 0.4], "dtype": "float64"}),
+    ("FalseNegatives", {"name": "fn", "thresholds": [0.0, 0.5, 1.0]}),
     ("AUC", {"name": "a", "curve": "PR", "summation_method": "minoring"}),
     ("AUC", {"name": "a", "thresholds": [0.5, 0.25], "from_logits": True}),
 ]
@@ -283,8 +354,9 @@ def test_every_name_means_the_same():
         assert metrics.family.lookup(name).__name__ == ALL_OBJECTS_DICT[name].__name__
 
 
-@pytest.mark.parametrize("name", sorted({name for name, _ in CONFIGS} - {"Mean"}))
+@pytest.mark.parametrize("name", sorted({name for name, _ in CONFIGS} - {"Mean", *COUNTS}))
 def test_directions(name):
+    """Keras's counts have none."""
     theirs = keras.metrics.get(name)._direction
     assert metrics.direction(metrics.get(name)) == {"up": "max", "down": "min"}[theirs]
 

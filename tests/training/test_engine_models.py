@@ -13,7 +13,19 @@ from torch import nn
 import fanin
 import fanin.program.run
 from fanin import constraints, layers, optimizers
-from fanin.layers import BatchNormalization, Concatenate, Dense, Dropout, Embedding, GaussianNoise, LayerNormalization
+from fanin.layers import (
+    AlphaDropout,
+    BatchNormalization,
+    Concatenate,
+    Dense,
+    Dropout,
+    Embedding,
+    GaussianDropout,
+    GaussianNoise,
+    LayerNormalization,
+    RMSNormalization,
+    UnitNormalization,
+)
 from fanin.program.passes import PASSES, ROUNDING
 
 RANDOM = {
@@ -92,6 +104,8 @@ def random_model(seed, draws):
         for _ in range(rng.randint(0, 2)):
             kinds = [
                 LayerNormalization,
+                RMSNormalization,
+                UnitNormalization,
                 Gate,
                 lambda: BatchNormalization(momentum=0.8),
                 lambda: layers.TorchModule(nn.GELU()),
@@ -104,6 +118,8 @@ def random_model(seed, draws):
                     lambda: layers.TorchModule(nn.Dropout(0.2)),
                     lambda: GaussianNoise(0.2, seed=2),
                     lambda: Dropout(0.5, noise_shape=(None, 1)),
+                    lambda: AlphaDropout(0.3),
+                    lambda: GaussianDropout(0.2, seed=6),
                 ]
             h = rng.choice(kinds)()(h)
         return h
@@ -242,6 +258,10 @@ def test_many_compiled_steps_are_as_near_to_float64_as_eager_ones(seed):
         lambda: Dropout(0.5, seed=3),
         lambda: GaussianNoise(0.5),
         lambda: GaussianNoise(0.5, seed=3),
+        lambda: AlphaDropout(0.5),
+        lambda: AlphaDropout(0.5, noise_shape=(1, None), seed=3),
+        lambda: GaussianDropout(0.5),
+        lambda: GaussianDropout(0.5, seed=3),
         lambda: nn.Dropout(0.5),
         lambda: Dropout(0.5, noise_shape=(None, 1)),
         lambda: nn.AlphaDropout(0.5),

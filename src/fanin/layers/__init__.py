@@ -3,12 +3,14 @@
 
 from fanin.layers.activation import Activation
 from fanin.layers.activity_regularization import ActivityRegularization
+from fanin.layers.alpha_dropout import AlphaDropout
 from fanin.layers.batch_normalization import BatchNormalization
 from fanin.layers.concatenate import Concatenate, concatenate
 from fanin.layers.dense import Dense
 from fanin.layers.dropout import Dropout
 from fanin.layers.embedding import Embedding
 from fanin.layers.flatten import Flatten
+from fanin.layers.gaussian_dropout import GaussianDropout
 from fanin.layers.gaussian_noise import GaussianNoise
 from fanin.layers.identity import Identity
 from fanin.layers.input_layer import Input, InputLayer
@@ -36,14 +38,17 @@ from fanin.layers.prelu import PReLU
 from fanin.layers.relu import ELU, LeakyReLU, ReLU
 from fanin.layers.rescaling import Rescaling
 from fanin.layers.reshape import Reshape
+from fanin.layers.rms_normalization import RMSNormalization
 from fanin.layers.serialization import deserialize, serialize
 from fanin.layers.softmax import Softmax
+from fanin.layers.unit_normalization import UnitNormalization
 
 __all__ = [
     "ELU",
     "Activation",
     "ActivityRegularization",
     "Add",
+    "AlphaDropout",
     "Average",
     "BatchNormalization",
     "Concatenate",
@@ -51,6 +56,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "GaussianDropout",
     "GaussianNoise",
     "Identity",
     "Input",
@@ -65,12 +71,14 @@ __all__ = [
     "Multiply",
     "Normalization",
     "PReLU",
+    "RMSNormalization",
     "ReLU",
     "Rescaling",
     "Reshape",
     "Softmax",
     "Subtract",
     "TorchModule",
+    "UnitNormalization",
     "add",
     "average",
     "concatenate",

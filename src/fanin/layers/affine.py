@@ -37,9 +37,7 @@ class Affine(Ruled):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.epsilon = float(finite_number(epsilon, f"{type(self).__name__}: epsilon"))
-        if self.epsilon < 0:
-            raise ValueError(f"{type(self).__name__}: epsilon must not be negative, found {epsilon!r}.")
+        self.epsilon = checked_epsilon(epsilon, f"{type(self).__name__}: epsilon")
         self.center, self.scale = bool(center), bool(scale)
         for name, used in (("gamma", self.scale), ("beta", self.center)):
             if used:
@@ -61,3 +59,11 @@ class Affine(Ruled):
         """Gamma and beta in the dtype of the computation, each None if left out."""
         gamma, beta = self.gamma, self.beta
         return None if gamma is None else gamma.to(dtype), None if beta is None else beta.to(dtype)
+
+
+def checked_epsilon(value: Any, who: str) -> float:
+    """A number that is added below a root; a ValueError, naming `who`, if it is negative or not finite."""
+    epsilon = float(finite_number(value, who))
+    if epsilon < 0:
+        raise ValueError(f"{who} must not be negative, found {value!r}.")
+    return epsilon

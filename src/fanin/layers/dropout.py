@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
-from fanin.initializers.base import finite_number
 from fanin.layers.layer import family, pure
+from fanin.layers.noise import checked_noise_shape, fraction, shape_to_draw
 from fanin.layers.same_shape import SameShape
 from fanin.layers.seed import Seed
 
@@ -40,10 +39,8 @@ class Dropout(SameShape):
 
     def __init__(self, rate: float, noise_shape: Any = None, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.rate = finite_number(rate, "Dropout: rate")
-        if not 0 <= self.rate <= 1:
-            raise ValueError(f"Dropout: rate must be between 0 and 1, found {rate!r}.")
-        self.noise_shape = _checked_shape(noise_shape)
+        self.rate = fraction(rate, "Dropout: rate")
+        self.noise_shape = checked_noise_shape(noise_shape, "Dropout: noise_shape")
         self._seed = Seed(seed, "Dropout")
         self.seed = self._seed.number
 
@@ -54,34 +51,12 @@ class Dropout(SameShape):
             return inputs
         if self.seed is None and self.noise_shape is None:
             return F.dropout(inputs, self.rate)
-        shape = self._shape_to_draw(inputs)
+        shape = shape_to_draw(self.noise_shape, tuple(inputs.shape), f"Layer {self.name!r}")
         generator = self._seed.generator(inputs.device)
         keep = torch.empty(shape, device=inputs.device).bernoulli_(1 - self.rate, generator=generator)
         return torch.where(keep > 0, inputs / (1 - self.rate or 1.0), 0.0)  # with a rate of 1, nothing is kept
-
-    def _shape_to_draw(self, inputs: torch.Tensor) -> tuple[int, ...]:
-        given = self.noise_shape
-        if given is None:
-            return tuple(inputs.shape)
-        if len(given) == inputs.ndim:
-            pairs = list(zip(given, inputs.shape, strict=True))
-            if all(size in (None, 1, full) for size, full in pairs):
-                return tuple(full if size is None else size for size, full in pairs)
-        raise ValueError(
-            f"Layer {self.name!r}: noise_shape={given} does not broadcast to inputs of shape {tuple(inputs.shape)}."
-        )
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as Keras writes them."""
         shape = None if self.noise_shape is None else list(self.noise_shape)
         return {**super().get_config(), "rate": self.rate, "seed": self.seed, "noise_shape": shape}
-
-
-def _checked_shape(shape: Any) -> tuple[int | None, ...] | None:
-    if shape is None:
-        return None
-    sizes = tuple(shape) if isinstance(shape, (list, tuple)) else (0,)
-    whole = (isinstance(size, (int, np.integer)) and not isinstance(size, bool) for size in sizes if size is not None)
-    if not all(whole) or any(size is not None and size <= 0 for size in sizes):
-        raise ValueError(f"Dropout: noise_shape must be a tuple of positive sizes and None, found {shape!r}.")
-    return tuple(None if size is None else int(size) for size in sizes)

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from fanin.initializers.base import finite_number
 from fanin.layers.layer import family, pure
+from fanin.layers.noise import fraction
 from fanin.layers.same_shape import SameShape
 from fanin.layers.seed import Seed
 
@@ -31,9 +31,7 @@ class GaussianNoise(SameShape):
 
     def __init__(self, stddev: float, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.stddev = finite_number(stddev, "GaussianNoise: stddev")
-        if not 0 <= self.stddev <= 1:
-            raise ValueError(f"GaussianNoise: stddev must be between 0 and 1, found {stddev!r}.")
+        self.stddev = fraction(stddev, "GaussianNoise: stddev")
         self._seed = Seed(seed, "GaussianNoise")
         self.seed = self._seed.number
 

@@ -8,14 +8,15 @@ import torch
 import torch.nn.functional as F
 
 from fanin.layers.affine import Affine
-from fanin.layers.axes import checked_axes, from_front, known_sizes, smallest_shape
-from fanin.layers.convert import as_given, wide_dtype
+from fanin.layers.along_axes import AlongAxes
+from fanin.layers.axes import checked_axes, known_sizes, smallest_shape
+from fanin.layers.convert import wide_dtype
 from fanin.layers.input_spec import InputSpec
 from fanin.layers.layer import family, pure
 
 
 @family.entry()
-class LayerNormalization(Affine):
+class LayerNormalization(AlongAxes, Affine):
     """outputs = (inputs - mean) / sqrt(variance + epsilon) * gamma + beta, mean and variance taken along `axis`.
 
     Shapes: inputs (B, ..., C) -> the same; gamma and beta (C,), for several axes the sizes of these, in their order in
@@ -71,13 +72,7 @@ class LayerNormalization(Affine):
             gamma_constraint=gamma_constraint,
             **kwargs,
         )
-        axes = checked_axes(axis, "LayerNormalization: axis")
-        if not axes:
-            raise ValueError("LayerNormalization: axis must name at least one axis, found none.")
-        self.axis = axes if isinstance(axis, (list, tuple)) else axes[0]
-
-    def _convert(self, leaf: Any) -> Any:
-        return as_given(leaf, self)  # a cast to 16 bits would come before the mean is taken off
+        self._set_axes(axis)
 
     def build(self, input_shape: Any) -> None:
         """Make the weights for inputs with known sizes on `axis`, which becomes a list."""
@@ -86,9 +81,6 @@ class LayerNormalization(Affine):
         self.input_spec = InputSpec(axes={axis: input_shape[axis] for axis in given})
         self._use_initial_weights()
         self.axis = sorted(given)
-
-    def _axes(self, rank: int) -> tuple[int, ...]:
-        return from_front(checked_axes(self.axis, "axis"), rank, f"Layer {self.name!r}")
 
     @pure
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -100,11 +92,6 @@ class LayerNormalization(Affine):
         x = F.layer_norm(x, x.shape[last[0] :], *self._affine(x.dtype), self.epsilon)
         x = x if axes == last else x.movedim(last, axes)
         return x.to(self.dtype_policy.compute)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """The shape of the input."""
-        self._axes(len(input_shape))
-        return tuple(input_shape)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as Keras writes them."""

@@ -45,7 +45,14 @@ from fanin.metrics.accuracy import (
 from fanin.metrics.adapter import TorchMetric, is_foreign
 from fanin.metrics.auc import AUC
 from fanin.metrics.base import Metric
-from fanin.metrics.confusion import Precision, Recall
+from fanin.metrics.confusion import (
+    FalseNegatives,
+    FalsePositives,
+    Precision,
+    Recall,
+    TrueNegatives,
+    TruePositives,
+)
 from fanin.metrics.crossentropy import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
 from fanin.metrics.divergence import KLDivergence, Poisson
 from fanin.metrics.margins import CategoricalHinge, Hinge, SquaredHinge
@@ -71,6 +78,8 @@ __all__ = [
     "CategoricalCrossentropy",
     "CategoricalHinge",
     "CosineSimilarity",
+    "FalseNegatives",
+    "FalsePositives",
     "Hinge",
     "KLDivergence",
     "LogCoshError",
@@ -92,6 +101,8 @@ __all__ = [
     "SquaredHinge",
     "TopKCategoricalAccuracy",
     "TorchMetric",
+    "TrueNegatives",
+    "TruePositives",
     "accuracy",
     "binary_accuracy",
     "binary_crossentropy",
@@ -144,6 +155,10 @@ for _class in (
     AUC,
     Precision,
     Recall,
+    TruePositives,
+    FalsePositives,
+    TrueNegatives,
+    FalseNegatives,
     Hinge,
     SquaredHinge,
     CategoricalHinge,
@@ -265,10 +280,13 @@ def resolve(
     return metric
 
 
-_MAX = "accuracy acc auc precision recall f1 f1_score fbeta_score iou r2_score r2 cosine_similarity"
+_MAX = (
+    "accuracy acc auc precision recall f1 f1_score fbeta_score iou r2_score r2 cosine_similarity true_positives "
+    "true_negatives"
+)
 _MIN = (
     "loss error crossentropy ce bce mse mae rmse mape msle huber perplexity logcosh log_cosh kl_divergence kld "
-    "poisson hinge"
+    "poisson hinge false_positives false_negatives"
 )
 
 

@@ -1,4 +1,4 @@
-"""Counts of right and wrong yes-or-no answers at thresholds, and the metrics made of them: precision and recall.
+"""Counts of right and wrong yes-or-no answers at thresholds, as metrics, and what is made of them: precision, recall.
 
 T thresholds; a prediction p is a yes at threshold t when p > t.
 """
@@ -108,34 +108,24 @@ def require_thresholds(thresholds: Any, default: float) -> list[float]:
     return [float(value) for value in found]
 
 
-class _Share(Metric):
-    """true_positives / (true_positives + `other`), for each threshold; the common part of precision and recall."""
+class _AtThresholds(Metric):
+    """Some of the four counts, for each threshold; a subclass says which, and what a result makes of them."""
 
-    direction = "max"
-    other: str
+    counts: tuple[str, ...]
+    _default = 0.5
+    top_k: int | None = None
+    class_id: int | None = None
 
-    def __init__(
-        self,
-        thresholds: Any = None,
-        top_k: int | None = None,
-        class_id: int | None = None,
-        name: str | None = None,
-        dtype: Any = None,
-    ):
+    def __init__(self, thresholds: Any = None, name: str | None = None, dtype: Any = None):
         super().__init__(dtype, name)
-        for label, value in (("top_k", top_k), ("class_id", class_id)):
-            if value is not None and (isinstance(value, bool) or value != int(value) or value < (label == "top_k")):
-                raise ValueError(f"{label} must be an int or None, found {value!r}.")
-        self.thresholds = require_thresholds(thresholds, 0.5 if top_k is None else _NEVER)
+        self.thresholds = require_thresholds(thresholds, self._default)
         self.init_thresholds = thresholds if thresholds is None or np.isscalar(thresholds) else self.thresholds
-        self.top_k = top_k
-        self.class_id = class_id
         self._even = even(self.thresholds)
 
     def init_variables(self, device: torch.device | str | None = None) -> Variables:
-        """Two rows of counts, (T,), float64 zeros."""
+        """For each of the counts one row, (T,), float64 zeros."""
         shape, dtype = (len(self.thresholds),), widest_float(device)
-        return {name: torch.zeros(shape, dtype=dtype, device=device) for name in ("true_positives", self.other)}
+        return {name: torch.zeros(shape, dtype=dtype, device=device) for name in self.counts}
 
     def update(self, variables: Variables, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Variables:
         """New counts after one batch."""
@@ -146,14 +136,122 @@ class _Share(Metric):
 
     def compute(self, variables: Variables) -> Tensor:
         """One number, or one per threshold where several were given."""
-        right = variables["true_positives"]
-        share = divide_or_zero(right, right + variables[self.other]).to(self._dtype)
-        return share[0] if len(self.thresholds) == 1 else share
+        found = self._at_each(variables).to(self._dtype)
+        return found[0] if len(self.thresholds) == 1 else found
+
+    def _at_each(self, variables: Variables) -> Tensor:
+        """The result for each threshold, (T,): the count itself, of a metric with one."""
+        return variables[self.counts[0]]
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as plain data."""
-        own = {"thresholds": self.init_thresholds, "top_k": self.top_k, "class_id": self.class_id}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), "thresholds": self.init_thresholds}
+
+
+class TruePositives(_AtThresholds):
+    """How many yes were said to be yes, or the sum of their weights.
+
+    Args:
+        thresholds: a number or a list in [0, 1]; a prediction above it is a yes. 0.5 by default.
+        name: "true_positives" by default, made unique.
+        dtype: of the result; `floatx()` by default.
+
+    Targets 0 or 1, shaped like the predictions; else a ValueError. One number, or one for each of a list of thresholds.
+    After Keras.
+
+    >>> TruePositives()([0, 1, 1, 1], [1.0, 0.0, 1.0, 1.0])
+    tensor(2.)
+    """
+
+    counts = ("true_positives",)
+    direction = "max"
+
+
+class FalsePositives(_AtThresholds):
+    """How many no were said to be yes, or the sum of their weights.
+
+    Args:
+        thresholds: a number or a list in [0, 1]; a prediction above it is a yes. 0.5 by default.
+        name: "false_positives" by default, made unique.
+        dtype: of the result; `floatx()` by default.
+
+    Targets 0 or 1, shaped like the predictions; else a ValueError. One number, or one for each of a list of thresholds.
+    After Keras.
+
+    >>> FalsePositives()([0, 1, 0, 0], [0.0, 0.0, 1.0, 1.0])
+    tensor(2.)
+    """
+
+    counts = ("false_positives",)
+    direction = "min"
+
+
+class TrueNegatives(_AtThresholds):
+    """How many no were said to be no, or the sum of their weights.
+
+    Args:
+        thresholds: a number or a list in [0, 1]; a prediction above it is a yes. 0.5 by default.
+        name: "true_negatives" by default, made unique.
+        dtype: of the result; `floatx()` by default.
+
+    Targets 0 or 1, shaped like the predictions; else a ValueError. One number, or one for each of a list of thresholds.
+    After Keras.
+
+    >>> TrueNegatives()([0, 1, 0, 0], [1.0, 1.0, 0.0, 0.0])
+    tensor(2.)
+    """
+
+    counts = ("true_negatives",)
+    direction = "max"
+
+
+class FalseNegatives(_AtThresholds):
+    """How many yes were said to be no, or the sum of their weights.
+
+    Args:
+        thresholds: a number or a list in [0, 1]; a prediction above it is a yes. 0.5 by default.
+        name: "false_negatives" by default, made unique.
+        dtype: of the result; `floatx()` by default.
+
+    Targets 0 or 1, shaped like the predictions; else a ValueError. One number, or one for each of a list of thresholds.
+    After Keras.
+
+    >>> FalseNegatives()([0, 1, 1, 1], [0.0, 1.0, 0.0, 0.0])
+    tensor(2.)
+    """
+
+    counts = ("false_negatives",)
+    direction = "min"
+
+
+class _Share(_AtThresholds):
+    """true_positives / (true_positives + the other count); the common part of precision and recall."""
+
+    direction = "max"
+
+    def __init__(
+        self,
+        thresholds: Any = None,
+        top_k: int | None = None,
+        class_id: int | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+    ):
+        for label, value in (("top_k", top_k), ("class_id", class_id)):
+            if value is not None and (isinstance(value, bool) or value != int(value) or value < (label == "top_k")):
+                raise ValueError(f"{label} must be an int or None, found {value!r}.")
+        self._default = 0.5 if top_k is None else _NEVER
+        super().__init__(thresholds, name, dtype)
+        self.top_k = top_k
+        self.class_id = class_id
+
+    def _at_each(self, variables: Variables) -> Tensor:
+        right, wrong = (variables[name] for name in self.counts)
+        return divide_or_zero(right, right + wrong)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain data."""
+        return {**super().get_config(), "top_k": self.top_k, "class_id": self.class_id}
 
 
 class Precision(_Share):
@@ -172,7 +270,7 @@ class Precision(_Share):
     tensor(0.6667)
     """
 
-    other = "false_positives"
+    counts = ("true_positives", "false_positives")
 
 
 class Recall(_Share):
@@ -191,4 +289,4 @@ class Recall(_Share):
     tensor(0.6667)
     """
 
-    other = "false_negatives"
+    counts = ("true_positives", "false_negatives")

@@ -1,0 +1,39 @@
+"""What layers share that drop, add or multiply at random: checks of arguments, and the shape of what they draw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fanin.initializers.base import finite_number
+
+
+def fraction(value: Any, who: str) -> Any:
+    """`value` as a Python number between 0 and 1; else a ValueError naming `who`."""
+    number = finite_number(value, who)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{who} must be between 0 and 1, found {value!r}.")
+    return number
+
+
+def checked_noise_shape(shape: Any, who: str) -> tuple[int | None, ...] | None:
+    """A `noise_shape` as a tuple of positive sizes and None, or None; else a ValueError naming `who`."""
+    if shape is None:
+        return None
+    sizes = tuple(shape) if isinstance(shape, (list, tuple)) else (0,)
+    whole = (isinstance(size, (int, np.integer)) and not isinstance(size, bool) for size in sizes if size is not None)
+    if not all(whole) or any(size is not None and size <= 0 for size in sizes):
+        raise ValueError(f"{who} must be a tuple of positive sizes and None, found {shape!r}.")
+    return tuple(None if size is None else int(size) for size in sizes)
+
+
+def shape_to_draw(given: tuple[int | None, ...] | None, shape: tuple[int, ...], who: str) -> tuple[int, ...]:
+    """The shape of the noise for inputs of that shape; ValueError, naming `who`, if it does not broadcast to them."""
+    if given is None:
+        return shape
+    if len(given) == len(shape):
+        pairs = list(zip(given, shape, strict=True))
+        if all(size in (None, 1, full) for size, full in pairs):
+            return tuple(full if size is None else size for size, full in pairs)
+    raise ValueError(f"{who}: noise_shape={given} does not broadcast to inputs of shape {shape}.")

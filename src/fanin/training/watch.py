@@ -11,9 +11,7 @@ Before every step, `stands` compares whole tuples, in C; `difference` then says 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
 from operator import attrgetter, is_, itemgetter
-from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from torch.nn.parameter import is_lazy
 from fanin.layers.layer import Layer
 from fanin.training.contents import KINDS, Contents, Place
 from fanin.training.referenced import Referenced, attributes_of
-from fanin.training.within import class_attributes, containers_within, objects_within
+from fanin.training.within import REGISTRIES, class_attributes, containers_within, functions_of, helpers_of
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
 # What calls change by themselves, or what says nothing about the computation. `training` is part of a program's key.
@@ -44,13 +42,8 @@ _RESTLESS = {
     "_prediction",
 }
 _ABOUT_THE_PAST = {"name", "built", "inbound_nodes", "batch_input_shape", "kernel_initializer", "bias_initializer"}
-# Dicts and lists that are changed in place.
-_REGISTRIES = (
-    "_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks",
-    "_backward_pre_hooks", "_kept_losses", "_kept_updates", REGULARIZERS, CONSTRAINTS,
-)  # fmt: skip
 # Dicts and lists that are looked at in another way, or change only when parts do.
-_LOOKED_AT = {*_REGISTRIES, "_given", "_operations", "_taken"}
+_LOOKED_AT = {*REGISTRIES, "_given", "_operations", "_taken"}
 _TRAINING = attrgetter("training")
 _VALUE = attrgetter("cell_contents")
 
@@ -76,26 +69,6 @@ def _address(weight: Tensor) -> int | None:
     return weight.data_ptr() if weight.layout == torch.strided else 0
 
 
-def _helpers(parts: list[nn.Module], beside: Iterable[Any]) -> list[Any]:
-    """Objects other than modules that calls read: regularizers, constraints, and objects of classes of one's own."""
-    found = [*beside]
-    for part in parts:
-        own = part.__dict__
-        found += [rule for kind in (REGULARIZERS, CONSTRAINTS) for rule in own.get(kind, {}).values()]
-        found += objects_within(value for name, value in own.items() if name not in _REGISTRIES)
-    known = {id(one): one for one in (*found, *objects_within(beside)) if attributes_of(one)}
-    return [one for one in known.values() if not issubclass(type(one), (type, FunctionType, MethodType))]
-
-
-def _functions(parts: list[nn.Module]) -> Iterable[Any]:
-    """Functions that modules have as attributes, such as activations, and hooks."""
-    for part in parts:
-        hooks = (part.__dict__.get(name, {}).values() for name in _REGISTRIES if name.endswith("_hooks"))
-        for value in (*part.__dict__.values(), *chain.from_iterable(hooks)):
-            if isinstance(value, (FunctionType, MethodType)):
-                yield value
-
-
 class Watch:
     """A module as it was: its parts, their attributes, and where their weights lie.
 
@@ -112,8 +85,8 @@ class Watch:
         )
         self._parts = list(module.modules())
         self._types = [type(part) for part in self._parts]
-        self._helpers = _helpers(self._parts, beside)
-        read = Referenced([*self._parts, *self._helpers, *_functions(self._parts), *beside])
+        self._helpers = helpers_of(self._parts, beside)
+        read = Referenced([*self._parts, *self._helpers, *functions_of(self._parts), *beside])
         self._attributes = [
             (attributes_of(one), name, value)
             for one in (*self._parts, *self._helpers)
@@ -134,7 +107,7 @@ class Watch:
         shared = class_attributes((*self._parts, *self._helpers))
         self._shared = [place for place in shared if read.is_named(place[1])]
         self._reads = read.reads
-        registries = [part.__dict__.get(name) for part in self._parts for name in _REGISTRIES]
+        registries = [part.__dict__.get(name) for part in self._parts for name in REGISTRIES]
         self._sizes = [(registry, len(registry)) for registry in registries if registry is not None]
         self._weights = [
             (

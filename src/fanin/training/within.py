@@ -1,4 +1,4 @@
-"""What lies within attributes: objects of one's own in objects and in lists, lists in lists, and attributes of classes.
+"""What modules hold: objects of one's own in objects and in lists, lists in lists, functions, attributes of classes.
 
 Small containers are followed, however deep they lie, and a bounded number of objects.
 """
@@ -6,7 +6,7 @@ Small containers are followed, however deep they lie, and a bounded number of ob
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -15,10 +15,36 @@ from torch import Tensor, nn
 
 from fanin.training.contents import KINDS, LARGE, Place
 from fanin.training.referenced import attributes_of, holds_options, is_own
+from fanin.weights import CONSTRAINTS, REGULARIZERS
 
+# Dicts and lists of a module that are changed in place.
+REGISTRIES = (
+    "_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks",
+    "_backward_pre_hooks", "_kept_losses", "_kept_updates", REGULARIZERS, CONSTRAINTS,
+)  # fmt: skip
 _MOST = 256  # objects: comparing more before each step would take longer than a step
 _MOST_REACHED = 10_000
 _PLAIN = (bool, int, float, str, tuple, type(None), Tensor)
+
+
+def helpers_of(parts: list[nn.Module], beside: Iterable[Any]) -> list[Any]:
+    """Objects other than modules that calls read: regularizers, constraints, and objects of classes of one's own."""
+    found = [*beside]
+    for part in parts:
+        own = part.__dict__
+        found += [rule for kind in (REGULARIZERS, CONSTRAINTS) for rule in own.get(kind, {}).values()]
+        found += objects_within(value for name, value in own.items() if name not in REGISTRIES)
+    known = {id(one): one for one in (*found, *objects_within(beside)) if attributes_of(one)}
+    return [one for one in known.values() if not issubclass(type(one), (type, FunctionType, MethodType))]
+
+
+def functions_of(parts: list[nn.Module]) -> Iterable[Any]:
+    """Functions that modules have as attributes, such as activations, and hooks."""
+    for part in parts:
+        hooks = (part.__dict__.get(name, {}).values() for name in REGISTRIES if name.endswith("_hooks"))
+        for value in (*part.__dict__.values(), *chain.from_iterable(hooks)):
+            if isinstance(value, (FunctionType, MethodType)):
+                yield value
 
 
 def objects_within(values: Iterable[Any]) -> list[Any]:

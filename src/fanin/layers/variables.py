@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import threading
@@ -207,8 +208,8 @@ class Variables(nn.Module):
 
     def _free_name(self) -> str:
         taken = {**self._parameters, **self._buffers}
-        count = sum(name == "variable" or name.startswith("variable_") for name in taken)
-        return f"variable_{count}" if count else "variable"
+        numbered = (f"variable_{number}" for number in itertools.count(1))
+        return next(name for name in itertools.chain(["variable"], numbered) if name not in taken)
 
     def _checked_name(self, name: Any) -> str:
         if not isinstance(name, str) or not _NAME.fullmatch(name):

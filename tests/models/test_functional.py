@@ -383,6 +383,19 @@ def test_config_and_json_keep_names_order_and_weights(make):
             assert torch.equal(found, wanted)
 
 
+@pytest.mark.parametrize("make", [two_towers, lambda: Sequential([Input((4,)), Dense(2)])])
+def test_the_dtype_of_a_model_is_kept(make):
+    model = make().double()
+    config = model.get_config()
+    for again in (type(model).from_config(config), model_from_json(model.to_json()), clone_model(model)):
+        assert again.dtype_policy == model.dtype_policy
+        assert {weight.dtype for weight in again.weights} == {torch.float64}
+    begun = clone_model(model, input_tensors=model.inputs)
+    assert begun.dtype_policy == model.dtype_policy
+    x = Input((4,))
+    assert "dtype" not in Model(x, Dense(2)(x)).get_config()
+
+
 def _flat(value):
     return list(fanin.graph.tree.leaves(value))
 

@@ -46,8 +46,9 @@ def _connected(model: Model, input_tensors: Any, clone: Callable[[Any], Any]) ->
     """The clone before it is compiled."""
     if isinstance(model, Sequential):
         begin = [InputLayer.from_config(model._input_layer.get_config())] if model._input_layer is not None else []
-        copy: Model = Sequential([*begin, *(clone(layer) for layer in model._listed())], name=model.name)
-        return copy if input_tensors is None else Functional(input_tensors, copy(input_tensors), name=model.name)
+        own: dict[str, Any] = {"name": model.name, "dtype": model.dtype_policy}
+        copy: Model = Sequential([*begin, *(clone(layer) for layer in model._listed())], **own)
+        return copy if input_tensors is None else Functional(input_tensors, copy(input_tensors), **own)
     if model._network is None:
         again: Model = type(model).from_config(model.get_config())
         return again
@@ -61,6 +62,7 @@ def _connected(model: Model, input_tensors: Any, clone: Callable[[Any], Any]) ->
     operations = {op.name: _in_place_of(op, ends, clone) for op in network.operations}
     inputs, outputs = network.recipe().repeat(operations)
     made: Model = type(model)(inputs, outputs, name=model.name)
+    made.dtype_policy = model.dtype_policy
     return made
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from fanin.dtypes import as_policy
 from fanin.formats import archive, onnx, weights
 from fanin.models.graph_config import describe, rebuild
 from fanin.models.network import Network
@@ -294,7 +295,10 @@ class Model(Steps):
         """The graph, with its layers and their configs, as plain JSON data in Keras's form; else the arguments."""
         if self._network is None or self._is_described_by_arguments():
             return super().get_config()
-        return {"name": self.name, "trainable": self.trainable, **describe(self._network, Functional)}
+        own: dict[str, Any] = {"name": self.name, "trainable": self.trainable}
+        if self.dtype_policy.name != "float32":  # Keras's models do without, and pass it over
+            own["dtype"] = serialize(self.dtype_policy)
+        return own | describe(self._network, Functional)
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
@@ -304,6 +308,8 @@ class Model(Steps):
                 return super().from_config(config)
             inputs, outputs = rebuild(config, models, Functional)
             model = cls(inputs, outputs, name=config.get("name"))
+        if config.get("dtype") is not None:
+            model.dtype_policy = as_policy(config["dtype"])
         if config.get("trainable") is False:
             model.trainable = False
         return model

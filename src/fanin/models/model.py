@@ -320,10 +320,7 @@ class Model(Steps):
 
     def to_json(self, **kwargs: Any) -> str:
         """The architecture and how it was compiled as JSON, in Keras's form; kwargs go to json.dumps."""
-        config, compiled = serialize(self), self.get_compile_config()
-        if compiled is not None:
-            config |= {"compile_config": compiled, **self.get_own_compile_config()}
-        return json.dumps(config, **kwargs)
+        return json.dumps({**serialize(self), **self.described_compile()}, **kwargs)
 
     def save(self, filepath: Any, overwrite: bool = True) -> None:
         """Write the model to a `.keras` archive that Keras reads too: architecture, weights, compile information.
@@ -363,10 +360,10 @@ class Model(Steps):
         compiled = self.__dict__.get("_compiled_with")
         return None if compiled is None else compiled.get_config()
 
-    def get_own_compile_config(self) -> dict[str, Any]:
-        """What `compile` was told and Keras does not know, as plain JSON data."""
-        factors = self._compiled().multipliers
-        return {"learning_rate_multipliers": factors} if factors else {}
+    def described_compile(self) -> dict[str, Any]:
+        """What a file says of it beside the model's config, under "compile_config" and fanin's own keys; {} of None."""
+        config = self.get_compile_config()
+        return {} if config is None else {"compile_config": config, **self._compiled().beside()}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as `get_compile_config` described."""

@@ -94,7 +94,8 @@ class Arrays:
 class Stream:
     """Batches from a DataLoader, a Dataset or a generator. A generator goes on where the last epoch stopped.
 
-    `check` is called with each batch and where it stands ("batch 3") before the batch is given out.
+    `check` is called with each batch and where it stands ("batch 3") before it is given out, but not with one of a
+    generator that `peek` gave.
     """
 
     def __init__(self, source: Iterable[Any], prepare: Callable[[Any, str], Batch]):
@@ -102,19 +103,21 @@ class Stream:
         self._prepare = prepare
         self._once = iter(source) is source
         self._waiting: list[Batch] = []
+        self._first: Batch | None = None  # what `peek` gave
         self.check: Callable[[Batch, str], None] = lambda batch, where: None
         self._running = iter(source) if self._once else None
 
     def peek(self) -> Batch:
-        """The first batch, which `batches` still gives; ValueError if there is none."""
-        if self._waiting:
-            return self._waiting[0]
-        for item in self._running if self._running is not None else iter(self._source):
-            first = self._prepare(item, "batch 0")
+        """The first batch, which `batches` still gives, also when it is asked again; ValueError if there is none."""
+        if self._first is None:
+            for item in self._running if self._running is not None else iter(self._source):
+                self._first = self._prepare(item, "batch 0")
+                break
+            else:
+                raise ValueError("The data is empty: it gave no batch.")
             if self._once:
-                self._waiting.append(first)
-            return first
-        raise ValueError("The data is empty: it gave no batch.")
+                self._waiting.append(self._first)
+        return self._first
 
     def batches(self) -> Iterator[Batch]:
         """One epoch."""

@@ -553,6 +553,11 @@ def test_compile_export_and_per_sample_gradients(make):
         assert torch.allclose(gradient.sum(0), whole[name], atol=1e-4)
 
 
+def test_an_argument_that_comes_twice_is_refused():
+    with pytest.raises(TypeError, match="got inputs twice"):
+        Model(Input((2,)), Input((2,)), inputs=3)
+
+
 def test_moving_to_another_dtype():
     model = two_towers().double()
     x = [part.double() for part in rows()]

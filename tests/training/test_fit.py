@@ -376,7 +376,9 @@ def test_a_wrong_last_dimension_names_the_layer():
     [
         ({"batch_size": 0}, "batch_size"),
         ({"batch_size": 2.5}, "batch_size"),
-        ({"epochs": -1}, "epochs"),
+        ({"epochs": -1}, "epochs must be a whole number of 0 or more, found -1"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch must be a positive integer, found 0"),
+        ({"validation_split": -0.5}, "validation_split must be above 0 .* found -0.5 for 8 rows"),
         ({"verbose": 7}, "verbose"),
         ({"validation_split": 1.0}, "validation_split"),
         ({"validation_steps": -1}, "validation_steps must be a positive integer, found -1"),
@@ -429,6 +431,8 @@ def test_empty_data_cannot_train():
     made = model()
     with pytest.raises(DataError, match="empty"):
         made.fit(np.ones((0, 5)), np.ones(0), verbose=0)
+    with pytest.raises(DataError, match="nothing to evaluate"):
+        made.evaluate(np.ones((0, 5)), np.ones(0), verbose=0)
     with pytest.raises(ValueError, match="empty"):
         made.fit(iter([]), verbose=0)
 

@@ -54,7 +54,10 @@ class Model(Steps):
 
     def __init__(self, *args: Any, **kwargs: Any):
         graph = dict(zip(("inputs", "outputs", "name"), args, strict=False))
-        if len(args) > 3 or any(key in kwargs for key in graph):
+        twice = [key for key in graph if key in kwargs]
+        if twice:
+            raise TypeError(f"{type(self).__name__} got {twice[0]} twice.")
+        if len(args) > 3:
             raise TypeError(f"{type(self).__name__} takes inputs, outputs and a name, found {len(args)} arguments.")
         graph |= {key: kwargs.pop(key) for key in ("inputs", "outputs", "name") if key in kwargs}
         super().__init__(name=graph.pop("name", None), **kwargs)
@@ -195,6 +198,9 @@ class Model(Steps):
             sample_weight: one weight for each row.
             initial_epoch: where to go on.
             steps_per_epoch: batches in an epoch; needed for an endless generator.
+            validation_steps: how many batches a validation looks at; None for all.
+            validation_batch_size: as `batch_size` unless given.
+            validation_freq: a validation after every so many epochs, or a list of the epochs, counted from 1.
 
         Raises DataError for data that would spoil the weights, naming the row: NaN, Inf, labels out of range.
         """
@@ -217,7 +223,16 @@ class Model(Steps):
         callbacks: Any = None,
         return_dict: bool = False,
     ) -> Any:
-        """Loss, penalties included, and metrics over data: a number, a list as in `metrics_names`, or a dict."""
+        """Loss, penalties included, and metrics over data: a number, a list as in `metrics_names`, or a dict.
+
+        Args:
+            x, y, sample_weight: as for `fit`.
+            batch_size: 32 unless given.
+            verbose: as for `fit`.
+            steps: how many batches; None for all.
+            callbacks: one or more Callback objects.
+            return_dict: whether to return a dict by name.
+        """
         logs = loop.evaluate(
             self, self._compiled(), x, y, batch_size=batch_size, verbose=verbose, sample_weight=sample_weight,
             steps=steps, callbacks=callbacks,
@@ -256,7 +271,12 @@ class Model(Steps):
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
     ) -> Any:
-        """One step on one batch; returns the loss before the update, and the metrics."""
+        """One step on one batch; returns the loss before the update, and the metrics.
+
+        Args:
+            x, y, sample_weight, class_weight: as for `fit`, all rows in one batch.
+            return_dict: whether to return a dict by name; else a number, or a list as in `metrics_names`.
+        """
         logs = loop.train_on_batch(self, self._compiled(), x, y, sample_weight, class_weight)
         return _returned(logs, return_dict)
 

@@ -147,7 +147,7 @@ class Compiled:
         self._bound_to = key
 
     def check_targets(self, y: Any, name: str) -> None:
-        """Look at all targets before training: DataError that names the row for those that cannot be learnt."""
+        """Look at all targets before training: DataError that names the row for those that cannot be learned."""
         if not self.has_loss:
             return
         if y is None:

@@ -79,7 +79,10 @@ class Arrays:
         """The first rows, and the last `fraction` of them, as Keras splits."""
         at = int(self.rows * (1.0 - fraction))
         if not 0 < at < self.rows:
-            raise ValueError(f"validation_split={fraction} of {self.rows} rows leaves {at} to train on.")
+            raise ValueError(
+                "validation_split must be above 0 and below 1 and leave a row on each side, found "
+                f"{fraction} for {self.rows} rows."
+            )
         return self._part(_narrow(0, at), at), self._part(_narrow(at, self.rows - at), self.rows - at)
 
     def _part(self, take: Callable[[torch.Tensor], torch.Tensor], rows: int) -> Arrays:

@@ -50,7 +50,7 @@ def fit(
     trainer = ready.trainer(model, compiled, data, "y", trains=True)
     if held_out is not None:
         ready.check_targets(compiled, held_out, "validation y")
-    steps = ready.steps(data, size, steps_per_epoch)
+    steps = ready.steps(data, size, steps_per_epoch, "steps_per_epoch")
     history = next((one for one in as_list(callbacks) if type(one) is History), None) or History()
     params = {"epochs": epochs, "steps": steps, "verbose": verbose, "directions": compiled.directions()}
     hooks = CallbackList([*(one for one in as_list(callbacks) if one is not history), history], model=model, **params)

@@ -20,7 +20,7 @@ def train_eagerly(step: Step, state: State, optimizer: Any, batch: Batch) -> Res
             result = _torch_step(step, state, optimizer, batch)
         else:
             state.scale_loss = optimizer.scale_loss
-            result = step.train_live(state, batch)
+            result = step.train(state, batch)
             names = list(result.gradients)
             optimizer.apply([state.parameters[name] for name in names], [result.gradients[name] for name in names])
         model = step.objective.model
@@ -40,7 +40,7 @@ def _torch_step(step: Step, state: State, optimizer: torch.optim.Optimizer, batc
     results: list[Result] = []
 
     def closure() -> float:
-        result = step.train_live(state, batch)
+        result = step.train(state, batch)
         for name, parameter in state.parameters.items():
             parameter.grad = result.gradients.get(name)
         results.append(result)

@@ -118,7 +118,7 @@ class Dense(LowRankLayer):
         """As a layer's; `layer.activation = ...` takes all that the argument takes, and holds from the next call on."""
         if name == "activation":
             value = activations.get(value)
-            if self._met_tensors:
+            if isinstance(value, nn.Module) and self._met_tensors:  # a function adds nothing
                 self._forget_short_way()
         super().__setattr__(name, value)
 

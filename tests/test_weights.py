@@ -48,6 +48,13 @@ def test_shared_weights_count_once():
     assert [name for name, _, _ in each_fact(model, REGULARIZERS)] == ["0.weight"]
 
 
+def test_a_weight_that_is_gone_has_no_facts():
+    model = nn.Linear(2, 3)
+    set_facts(model, REGULARIZERS, {"*": 1})
+    model.bias = None
+    assert [name for name, _, _ in each_fact(model, REGULARIZERS)] == ["weight"]
+
+
 def test_facts_follow_deepcopy_and_replaced_parameters():
     model = nn.Linear(2, 3)
     set_fact(model, REGULARIZERS, "weight", "rule")

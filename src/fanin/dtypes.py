@@ -87,8 +87,7 @@ class DTypePolicy:
         elif name in FLOATS:
             self.variable = self.compute = FLOATS[name]
         else:
-            known = [*FLOATS, *_MIXED]
-            raise ValueError(f"Unknown dtype policy {name!r}.{nearest(name, known)} Policies: {', '.join(known)}.")
+            raise ValueError(f"Unknown dtype policy {name!r}.{nearest(name, [*FLOATS, *_MIXED])}")
         self.name = name
 
     @property

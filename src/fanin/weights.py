@@ -41,12 +41,15 @@ def get_fact(module: nn.Module, kind: str, name: str) -> Any:
 
 
 def each_fact(module: nn.Module, kind: str) -> Iterator[tuple[str, torch.Tensor, Any]]:
-    """Every (full name, weight, regularizer or constraint) in `module` and its submodules, shared weights once."""
+    """Every (full name, weight, regularizer or constraint) in `module` and its submodules, shared weights once.
+
+    A weight that was set to None has none.
+    """
     seen: dict[int, torch.Tensor] = {}  # keeps computed weights alive, so that no id comes twice
     for prefix, owner in module.named_modules():
         for name, value in owner.__dict__.get(kind, {}).items():
             weight = getattr(owner, name)
-            if id(weight) not in seen:
+            if weight is not None and id(weight) not in seen:
                 seen[id(weight)] = weight
                 yield f"{prefix}.{name}" if prefix else name, weight, value
 

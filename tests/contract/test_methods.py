@@ -536,13 +536,15 @@ def test_set_weights_round_trip():
         ([np.ones((4, 3)), np.ones(4)], r"'bias'.*\(3,\).*\(4,\)"),
         ([np.ones((3, 4)), np.ones(3)], r"'kernel'.*\(4, 3\).*\(3, 4\)"),
         ([np.ones((1, 3)), np.ones(3)], r"'kernel'.*\(4, 3\).*\(1, 3\)"),
+        ([np.ones((4, 3)), np.full(3, 1e300)], r"\.bias: the value 1e\+300 does not fit float32"),
+        ([np.ones((4, 3)), np.full(3, 1j)], "'bias' of layer .* takes real numbers, found torch.complex128"),
     ],
 )
 def test_set_weights_refuses_and_changes_nothing(weights, message):
     layer = Dense(3)
     layer.build((None, 4))
     before = layer.get_weights()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         layer.set_weights(weights)
     for a, b in zip(before, layer.get_weights(), strict=True):
         assert np.array_equal(a, b)

@@ -18,7 +18,8 @@ import fanin
 from fanin.layers import BatchNormalization, Dense, Input
 from fanin.training.compiled import Compiled
 from fanin.training.data import Batch
-from fanin.training.step import State, Step
+from fanin.training.step import Step
+from fanin.training.swapped import swapped
 
 EASY = settings(derandomize=True, deadline=None, max_examples=40, phases=[Phase.generate])
 STATISTICS = ("moving_mean", "moving_variance")
@@ -297,30 +298,31 @@ def step_of(layers, x):
     return model, Step(model, compiled.compute_loss, compiled.measure), batch
 
 
-def test_the_pure_step_returns_new_statistics():
+def test_a_step_changes_statistics_in_place():
     model, step, batch = step_of([BatchNormalization(), Dense(2)], torch.randn(6, 3))
-    state = step.live_state([])
-    before = copy.deepcopy(model.state_dict())
-    result = step.train(state, batch)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert not torch.equal(result.buffers["0.moving_mean"], before["0.moving_mean"])
-    step.train_live(state, batch)
-    for name, buffer in model.named_buffers():
-        assert torch.equal(buffer, result.buffers[name])
+    twin, moving = copy.deepcopy(model), model.layers[0].moving_mean
+    before = moving.clone()
+    step.train(step.live_state([]), batch)
+    twin(batch.x)
+    assert model.layers[0].moving_mean is moving
+    assert not torch.equal(moving, before)
+    for one, other in zip(model.buffers(), twin.buffers(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_the_step_traces_to_one_graph():
     model, step, batch = step_of([BatchNormalization(), Dense(2)], torch.randn(6, 3))
-    names, buffers = list(dict(model.named_parameters())), list(dict(model.named_buffers()))
+    own = [*model.parameters(), *model.buffers()]
 
-    def run(parameters, states, x, y):
-        variables = {n: p.detach().requires_grad_() for n, p in zip(names, parameters, strict=True)}
-        result = step.train(State(variables, dict(zip(buffers, states, strict=True)), []), Batch(x, y, None, 6))
-        return [result.loss, *result.gradients.values(), *result.buffers.values()]
+    def run(given, x, y):
+        stands_in = [g.detach().clone().requires_grad_(o.requires_grad) for g, o in zip(given, own, strict=True)]
+        with swapped(model, dict(zip(map(id, own), stands_in, strict=True))):
+            result = step.train(step.live_state([]), Batch(x, y, None, 6))
+        return [result.loss, *result.gradients.values(), *stands_in[len(list(model.parameters())) :]]
 
-    arguments = list(model.parameters()), list(model.buffers()), batch.x, batch.y
+    arguments = [one.detach().clone() for one in own], batch.x, batch.y
+    other = [one.detach() + (not one.requires_grad) for one in own], batch.x * 2, batch.y
     traced = make_fx(run, tracing_mode="fake")(*arguments)
-    other = list(model.parameters()), [buffer + 1 for buffer in model.buffers()], batch.x * 2, batch.y
     for given_arguments in (arguments, other):
         for found, wanted in zip(traced(*given_arguments), run(*given_arguments), strict=True):
             torch.testing.assert_close(found, wanted)

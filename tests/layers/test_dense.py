@@ -148,6 +148,19 @@ def test_an_activation_set_later_takes_effect():
         layer.activation = "tahn"
 
 
+def test_losses_of_an_activation_set_later_count():
+    x = torch.ones(4, 2)
+    layer = Dense(3)
+    model = fanin.Sequential([fanin.Input((2,)), layer])
+    for _ in range(2):
+        model(x), layer(x)
+    layer.activation = fanin.layers.ActivityRegularization(l2=0.5)
+    assert torch.equal(layer(x), x @ layer.kernel)
+    assert len(layer.losses) == 1
+    model(x)
+    assert len(model.losses) == 1
+
+
 def test_a_print_shows_sizes_activation_and_name():
     layer = Dense(32, "relu", use_bias=False, name="hidden")
     assert repr(layer) == "Dense(32, activation=relu, use_bias=False, name='hidden')"

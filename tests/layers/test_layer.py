@@ -56,6 +56,25 @@ def test_an_unnamed_weight_takes_the_name_of_its_attribute():
     assert twin.w is not layer.w
 
 
+class TwoUnnamed(Layer):
+    def build(self, input_shape):
+        first, second = self.add_weight((2,)), self.add_weight((3,))
+        self.a = first
+        third, fourth = self.add_weight((3,)), self.add_weight((4,))
+        self.found = [tuple(weight.shape) for weight in (first, second, third, fourth)]
+
+    def call(self, inputs):
+        return inputs
+
+
+def test_unnamed_weights_are_all_different():
+    layer = TwoUnnamed()
+    layer(torch.ones(2, 4))
+    assert layer.found == [(2,), (3,), (3,), (4,)]
+    assert sorted(tuple(weight.shape) for weight in layer.weights) == sorted(layer.found)
+    assert sorted(layer.state_dict()) == ["a", "variable", "variable_1", "variable_2"]
+
+
 class Named(Layer):
     def build(self, input_shape):
         self.w = self.add_weight("factor", (input_shape[-1],), initializer="ones")

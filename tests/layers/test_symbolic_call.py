@@ -150,3 +150,22 @@ def test_what_is_asked_for_its_shape_is_not_asked_again():
         Undecided()(Input((4,)))
     with pytest.raises(ValueError, match=r"'undecided\w*' could not be tried"):
         Undecided().compute_output_shape((None, 4))
+
+
+def test_declared_shapes_may_be_a_dict():
+    class Halves(Layer):
+        def call(self, inputs):
+            if float(inputs.sum()) > 1e9:
+                raise ValueError
+            left, right = inputs.chunk(2, dim=-1)
+            return {"left": left, "both": [right, inputs]}
+
+        def compute_output_shape(self, input_shape):
+            half = (*input_shape[:-1], input_shape[-1] // 2)
+            return {"left": half, "both": [half, input_shape]}
+
+    inputs = Input((4,))
+    found = Halves()(inputs)
+    assert found["left"].shape == (None, 2)
+    assert [symbol.shape for symbol in found["both"]] == [(None, 2), (None, 4)]
+    assert fanin.Model(inputs, found)(torch.ones(3, 4))["both"][1].shape == (3, 4)

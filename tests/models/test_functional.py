@@ -383,6 +383,19 @@ def test_config_and_json_keep_names_order_and_weights(make):
             assert torch.equal(found, wanted)
 
 
+@pytest.mark.parametrize("make", [two_towers, lambda: Sequential([Input((4,)), Dense(2)])])
+def test_the_dtype_of_a_model_is_kept(make):
+    model = make().double()
+    config = model.get_config()
+    for again in (type(model).from_config(config), model_from_json(model.to_json()), clone_model(model)):
+        assert again.dtype_policy == model.dtype_policy
+        assert {weight.dtype for weight in again.weights} == {torch.float64}
+    begun = clone_model(model, input_tensors=model.inputs)
+    assert begun.dtype_policy == model.dtype_policy
+    x = Input((4,))
+    assert "dtype" not in Model(x, Dense(2)(x)).get_config()
+
+
 def _flat(value):
     return list(fanin.graph.tree.leaves(value))
 
@@ -538,6 +551,11 @@ def test_compile_export_and_per_sample_gradients(make):
     whole = torch.func.grad(loss)(parameters, x)
     for name, gradient in gradients.items():
         assert torch.allclose(gradient.sum(0), whole[name], atol=1e-4)
+
+
+def test_an_argument_that_comes_twice_is_refused():
+    with pytest.raises(TypeError, match="got inputs twice"):
+        Model(Input((2,)), Input((2,)), inputs=3)
 
 
 def test_moving_to_another_dtype():

@@ -101,6 +101,17 @@ def test_the_other_side_reads_weights_and_predicts_equally(tmp_path, side, dtype
     assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
 
 
+def test_keras_reads_the_dtype_of_a_graph(tmp_path):
+    x = fanin.Input((3,))
+    model = fanin.Model(x, fanin.layers.Dense(2, dtype="mixed_float16")(x), dtype="mixed_float16")
+    path = str(tmp_path / "m.keras")
+    model.save(path)
+    assert load_model(path).dtype_policy.name == "mixed_float16"
+    theirs = keras.saving.load_model(path)
+    for a, b in zip(values(model), values(theirs), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_the_layout_is_that_of_keras(tmp_path, optimizer, dtype):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from fanin.errors import DataError
 from fanin.training.data import Arrays, Reader, Stream, check_finite, weights_of_classes
@@ -73,6 +73,24 @@ def test_peeking_loses_no_batch_of_a_generator():
     data = reader().read((np.full((1, 1), i), np.zeros(1)) for i in range(3))
     data.peek()
     assert [batch.x.item() for batch in data.batches()] == [0.0, 1.0, 2.0]
+
+
+def test_peeking_twice_reads_once():
+    class Counting(Dataset):
+        read = 0
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, row):
+            Counting.read += 1
+            return torch.ones(2), torch.zeros(1)
+
+    data = reader(batch_size=4).read(Counting())
+    assert data.peek() is data.peek()
+    assert Counting.read == 4
+    for _ in range(2):
+        assert [batch.size for batch in data.batches()] == [4]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -376,9 +376,13 @@ def test_a_wrong_last_dimension_names_the_layer():
     [
         ({"batch_size": 0}, "batch_size"),
         ({"batch_size": 2.5}, "batch_size"),
-        ({"epochs": -1}, "epochs"),
+        ({"epochs": -1}, "epochs must be a whole number of 0 or more, found -1"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch must be a positive integer, found 0"),
+        ({"validation_split": -0.5}, "validation_split must be above 0 .* found -0.5 for 8 rows"),
         ({"verbose": 7}, "verbose"),
         ({"validation_split": 1.0}, "validation_split"),
+        ({"validation_steps": -1}, "validation_steps must be a positive integer, found -1"),
+        ({"validation_steps": 1.5}, "validation_steps must be a positive integer, found 1.5"),
         ({"callbacks": ["early"]}, "callbacks"),
         ({"class_weight": {0: 1.0}, "sample_weight": np.ones(8)}, "not both"),
     ],
@@ -389,10 +393,46 @@ def test_bad_arguments_of_fit(arguments, words):
         model().fit(x, y, **{"verbose": 0, **arguments})
 
 
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("part", [True, False])
+def test_evaluate_and_predict_leave_every_part_in_its_mode(whole, part):
+    x, y = data(8)
+    made = model()
+    made.build((None, 5))
+    made.train(whole)
+    made.layers[0].train(part)
+    before = [module.training for module in made.modules()]
+    made.evaluate(x, y, verbose=0), made.predict(x, verbose=0), made.predict_on_batch(x), made.test_on_batch(x, y)
+    assert [module.training for module in made.modules()] == before
+
+
+def test_evaluate_calls_the_eval_and_train_of_a_model():
+    called = []
+
+    class Own(fanin.Sequential):
+        def eval(self):
+            called.append("eval")
+            return super().eval()
+
+        def train(self, mode=True):
+            called.append(mode)
+            return super().train(mode)
+
+    x, y = data(8)
+    made = Own([fanin.Input((5,)), Dense(3, "softmax")])
+    made.compile("sgd", "sparse_categorical_crossentropy")
+    made.train()
+    called.clear()
+    made.evaluate(x, y, verbose=0)
+    assert called == ["eval", False, True]
+
+
 def test_empty_data_cannot_train():
     made = model()
     with pytest.raises(DataError, match="empty"):
         made.fit(np.ones((0, 5)), np.ones(0), verbose=0)
+    with pytest.raises(DataError, match="nothing to evaluate"):
+        made.evaluate(np.ones((0, 5)), np.ones(0), verbose=0)
     with pytest.raises(ValueError, match="empty"):
         made.fit(iter([]), verbose=0)
 

@@ -19,7 +19,13 @@ class SchedulerCallback(Callback):
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Step the scheduler."""
         if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            numbers = {"loss": 0.0, **(logs or {})}
-            self.scheduler.step(numbers["val_loss" if "val_loss" in numbers else "loss"])
+            numbers = logs or {}
+            watched = "val_loss" if "val_loss" in numbers else "loss"
+            if watched not in numbers:
+                raise ValueError(
+                    f"ReduceLROnPlateau needs val_loss or loss, found {sorted(numbers)}. Step it in a callback of your "
+                    "own, by the number that it shall see."
+                )
+            self.scheduler.step(numbers[watched])
         else:
             self.scheduler.step()

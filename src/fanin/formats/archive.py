@@ -31,6 +31,7 @@ from fanin.layers.input_layer import InputLayer
 from fanin.layers.layer import Layer
 from fanin.layers.variables import unfilled_weights
 from fanin.registry import custom_object_scope, deserialize, serialize, sharing
+from fanin.training.compiled import read_described
 
 KERAS_VERSION = "3.15.1"  # whose format this is
 
@@ -67,11 +68,9 @@ def save_model(
     if adapters:
         config["adapters"] = adapters
         low_rank.leave_out_alpha(config)
-    compiled = model.get_compile_config()
-    if compiled is not None:
-        config["compile_config"] = compiled
-        config |= model.get_own_compile_config()  # beside it: Keras's compile takes no further arguments
-    elif model.__dict__.get("_compiled_with") is not None:
+    compiled = model.described_compile()
+    config |= compiled
+    if not compiled and model.__dict__.get("_compiled_with") is not None:
         warnings.warn(
             f"Model {model.name!r} is saved without its optimizer, loss and metrics: one of them (torch.optim's, an "
             "unregistered function) has no config.",
@@ -86,7 +85,7 @@ def save_model(
     date = time.strftime("%Y-%m-%d@%H:%M:%S")
     metadata = {"keras_version": KERAS_VERSION, "date_saved": date, "fanin_version": version("fanin")}
     weights = io.BytesIO()
-    hdf5.write(state.all_groups(model, None if compiled is None else model.optimizer), weights)
+    hdf5.write(state.all_groups(model, model.optimizer if compiled else None), weights)
     members = {_METADATA: json.dumps(metadata).encode(), _CONFIG: encoded, _WEIGHTS: weights.getvalue()}
     members |= {f"assets/{name}": data for name, data in (assets or {}).items()}
     with replacing(path) as file:
@@ -141,9 +140,8 @@ def load_model(
         config = limits.parse_json(members[_CONFIG])
         if not isinstance(config, dict) or "class_name" not in config:
             raise MismatchError("expected the config of a model.")
-        how, own = config.pop("compile_config", None), config.pop("learning_rate_multipliers", None)
-        adapters = config.pop("adapters", None)
-        wanted = {**how, "learning_rate_multipliers": own} if compile and isinstance(how, dict) else None
+        how, adapters = read_described(config), config.pop("adapters", None)
+        wanted = how if compile else None
         check_classes({"config": config, "compile_config": wanted}, most_layers(len(members[_WEIGHTS])))
         model = made(config, _room(members))
         if adapters is not None:

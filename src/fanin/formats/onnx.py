@@ -79,7 +79,7 @@ def export_onnx(
                 verbose=bool(verbose),
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise RuntimeError(f"{_name(model)!r} cannot be written as ONNX; the cause is above.") from error
+            raise RuntimeError(f"{_name(model)!r} cannot be written as ONNX; see the cause.") from error
         assert program is not None
         graph = program.model.graph
         count = len(graph.outputs)

@@ -115,8 +115,12 @@ class Dense(LowRankLayer):
         return self.scheme.input_dim(shapes), self.units
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """As a layer's; `layer.activation = ...` takes all that the argument takes."""
-        super().__setattr__(name, activations.get(value) if name == "activation" else value)
+        """As a layer's; `layer.activation = ...` takes all that the argument takes, and holds from the next call on."""
+        if name == "activation":
+            value = activations.get(value)
+            if isinstance(value, nn.Module) and self._met_tensors:  # a function adds nothing
+                self._forget_short_way()
+        super().__setattr__(name, value)
 
     def build(self, input_shape: Any) -> None:
         """Make kernel and bias for inputs (B, ..., I). ValueError where I is unknown or the rank is below 2."""

@@ -124,8 +124,7 @@ class Layer(Attributes, Copies, Described, Ledger, History, LazyModuleMixin):
         """As an nn.Module's; `layer.activity_regularizer = "l2"` holds from the next call on."""
         if name == "activity_regularizer":
             value = regularizers.get(value)
-            self.__dict__["_direct_dtype"] = None
-            Noted.count += 1
+            self._forget_short_way()
         super().__setattr__(name, value)
 
     # --- what subclasses write -------------------------------------------------------------------------------
@@ -270,6 +269,11 @@ class Layer(Attributes, Copies, Described, Ledger, History, LazyModuleMixin):
         simple = self._call_adds_nothing() and self.activity_regularizer is None and not self.makes_masks()
         if simple and spec is not None and set(spec.axes) == {-1} and spec.min_ndim == 2 and spec.shape is None:
             self.__dict__["_direct_dtype"], self.__dict__["_direct_size"] = self._compute, spec.axes[-1]
+
+    def _forget_short_way(self) -> None:
+        """Let the next call, and the models around the layer, look anew at what there is to do."""
+        self.__dict__["_direct_dtype"] = None
+        Noted.count += 1
 
     def _convert(self, leaf: Any) -> Any:
         from_outside = is_array(leaf)

@@ -12,7 +12,7 @@ from fanin.dtypes import widest_float
 from fanin.errors import DataError
 from fanin.layers.axes import checked_axes, from_front, known_sizes, smallest_shape
 from fanin.layers.convert import as_given, as_tensor, wide_dtype
-from fanin.layers.input_spec import InputSpec
+from fanin.layers.input_spec import InputSpec, check_inputs
 from fanin.layers.layer import Layer, family, pure
 
 _CHUNK = 1 << 22  # numbers looked at together
@@ -88,10 +88,12 @@ class Normalization(Layer):
         else:
             for name, given in (("mean", self.input_mean), ("variance", self.input_variance)):
                 self.register_buffer(name, self._spread(given, sizes), persistent=False)
+        self.input_spec = self._spec_for(input_shape)
+
+    def _spec_for(self, shape: Any) -> InputSpec:
+        """What inputs must be like that can be taken together with one of this shape."""
         mixed = len({axis < 0 for axis in self.axis}) > 1  # only for one rank are they the same axes
-        self.input_spec = InputSpec(
-            ndim=len(input_shape) if mixed else None, axes={axis: input_shape[axis] for axis in self.axis}
-        )
+        return InputSpec(ndim=len(shape) if mixed else None, axes={axis: shape[axis] for axis in self.axis})
 
     def _spread(self, given: Any, sizes: tuple[int, ...]) -> torch.Tensor:
         tensor = as_tensor(given).to(device=self._home, dtype=self.dtype_policy.variable)
@@ -116,12 +118,14 @@ class Normalization(Layer):
         """
         if self.input_mean is not None:
             raise ValueError(f"Layer {self.name!r} has its mean and variance from its arguments: it cannot adapt.")
+        spec, shape = self.input_spec, None
         count, mean, squares = 0, torch.zeros((), device="cpu"), torch.zeros((), device="cpu")
         for batch in self._batches(data):
             axes = from_front(self.axis, batch.ndim, f"Layer {self.name!r}")
-            if not self.built:
-                self.build(tuple(size if axis in axes else None for axis, size in enumerate(batch.shape)))
-            self._check_inputs((batch,))
+            if not self.built and shape is None:
+                shape = tuple(size if axis in axes else None for axis, size in enumerate(batch.shape))
+                spec = self._spec_for(shape)
+            check_inputs(f"layer {self.name!r}", spec, [batch])
             others = [axis for axis in range(batch.ndim) if axis not in axes]
             values = batch.to(widest_float(batch.device))
             batch_mean = values.mean(others) if others else values
@@ -137,6 +141,8 @@ class Normalization(Layer):
             raise ValueError(f"Layer {self.name!r}: the data to adapt to is empty.")
         if not bool(torch.isfinite(squares).all()):
             raise DataError(f"Layer {self.name!r}: the data to adapt to holds NaN or Inf. Clean the data first.")
+        if not self.built:
+            self.build(shape)
         self.mean.copy_(mean)
         self.variance.copy_(squares / count)
 

@@ -143,12 +143,7 @@ def declared_specs(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     """Specs from `compute_output_shape`, in the compute dtype."""
     given, by_name = shapes_for(layer, layer.compute_output_shape, args, kwargs, _shape)
     shapes = layer.compute_output_shape(*given, **by_name)
-    dtype = layer.dtype_policy.compute
-    return Spec(tuple(shapes), dtype) if _is_shape(shapes) else [Spec(tuple(shape), dtype) for shape in shapes]
-
-
-def _is_shape(value: Any) -> bool:
-    return all(item is None or isinstance(item, int) for item in value)
+    return map_shapes(lambda shape: Spec(shape, layer.dtype_policy.compute), shapes)
 
 
 def _output_masks(layer: Any, inputs: Any, mask: Any) -> list[SymbolicTensor | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import threading
@@ -17,7 +18,7 @@ from torch.nn.parameter import is_lazy
 from fanin import constraints, initializers, regularizers
 from fanin.dtypes import DTypePolicy, as_dtype
 from fanin.errors import TooLargeError
-from fanin.layers.convert import as_tensor
+from fanin.layers.convert import as_tensor, checked_cast
 from fanin.layers.held import set_held
 from fanin.layers.placeholder import Placeholder
 from fanin.weights import CONSTRAINTS, REGULARIZERS, set_fact
@@ -207,8 +208,8 @@ class Variables(nn.Module):
 
     def _free_name(self) -> str:
         taken = {**self._parameters, **self._buffers}
-        count = sum(name == "variable" or name.startswith("variable_") for name in taken)
-        return f"variable_{count}" if count else "variable"
+        numbered = (f"variable_{number}" for number in itertools.count(1))
+        return next(name for name in itertools.chain(["variable"], numbered) if name not in taken)
 
     def _checked_name(self, name: Any) -> str:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -286,7 +287,8 @@ class Variables(nn.Module):
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Write all weights, in the order of `weights`.
 
-        A wrong count or shape is a ValueError that names the weight and both shapes; nothing is changed then.
+        A wrong count or shape is a ValueError that names the weight and both shapes, a number that the weight's dtype
+        cannot hold too, and complex numbers for a real weight are a TypeError; nothing is changed then.
         """
         names = named_weights(self)
         values = list(weights)
@@ -303,6 +305,12 @@ class Variables(nn.Module):
                     f"Weight {name!r} of layer {self.name!r} has shape {tuple(weight.shape)}, "
                     f"found a value of shape {tuple(array.shape)}."
                 )
+            if array.is_complex() and not weight.is_complex():
+                raise TypeError(f"Weight {name!r} of layer {self.name!r} takes real numbers, found {array.dtype}.")
+        arrays = [
+            checked_cast(array, weight.dtype, f"value for {self.name}.{name}")
+            for (name, weight), array in zip(names, arrays, strict=True)
+        ]
         with torch.no_grad():
             for (_, weight), array in zip(names, arrays, strict=True):
                 weight.copy_(array)

@@ -166,7 +166,7 @@ def resolve(
         identifier = by_kind.get(kind, categorical_crossentropy)
     found = get(identifier)
     if found is None:
-        raise TypeError("Expected a loss, found None.")
+        raise TypeError("resolve: identifier must be a loss, found None.")
     if isinstance(found, Loss):
         return found
     own = _classes.get(found) if inspect.isfunction(found) else None

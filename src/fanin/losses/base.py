@@ -198,7 +198,7 @@ class Loss:
         return reduce_values(values, sample_weight, mask, self.reduction, self.name)
 
     def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
-        """Look at all targets once, before training, and refuse those that cannot be learnt.
+        """Look at all targets once, before training, and refuse those that cannot be learned.
 
         Args:
             y: every target, (N, ...), an array or tensor on the host.

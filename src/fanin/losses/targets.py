@@ -89,7 +89,7 @@ def check_categorical(y: Any, output_shape: Shape, name: str, axis: int = -1) ->
     if output_shape[axis] == 1:
         raise DataError(
             f"{name}: the model's output has one class, {_text(output_shape)}, so its probability is always 1 and "
-            "nothing can be learnt. Use BinaryCrossentropy for one unit."
+            "nothing can be learned. Use BinaryCrossentropy for one unit."
         )
     if not _equal(found.shape, output_shape):
         hint = ""

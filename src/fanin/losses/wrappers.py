@@ -13,9 +13,8 @@ from fanin.losses.base import Loss, same_rank, same_shape, to_tensor
 from fanin.losses.targets import check_binary, check_class_ids, check_finite
 from fanin.registry import deserialize, serialize, snake_case
 
-_CLASS_IDS = {"CrossEntropyLoss", "NLLLoss", "NLLLoss2d", "MultiMarginLoss", "cross_entropy", "nll_loss"} | {
-    "multi_margin_loss"
-}
+_CLASS_IDS = {"CrossEntropyLoss", "NLLLoss", "NLLLoss2d", "MultiMarginLoss",
+              "cross_entropy", "nll_loss", "multi_margin_loss"}  # fmt: skip
 _BINARY = {"BCELoss", "BCEWithLogitsLoss", "binary_cross_entropy", "binary_cross_entropy_with_logits"}
 _NUMBERS = {"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"}
 

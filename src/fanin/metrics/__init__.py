@@ -260,7 +260,7 @@ def resolve(
     if not isinstance(identifier, str):
         metric = get(identifier)
         if metric is None:
-            raise TypeError("Expected a metric, found None.")
+            raise TypeError("resolve: identifier must be a metric, found None.")
         return metric
     lowered = identifier.lower()
     if lowered in ("accuracy", "acc", "crossentropy", "ce"):

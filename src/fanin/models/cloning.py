@@ -15,6 +15,7 @@ from fanin.layers.module import TorchModule
 from fanin.models.model import Functional, Model
 from fanin.models.sequential import Sequential
 from fanin.registry import custom_object_scope, deserialize
+from fanin.training.compiled import read_described
 
 
 def clone_model(model: Model, input_tensors: Any = None, clone_function: Callable[[Any], Any] | None = None) -> Model:
@@ -36,9 +37,9 @@ def clone_model(model: Model, input_tensors: Any = None, clone_function: Callabl
     (None, 2)
     """
     made = _connected(model, input_tensors, clone_function if clone_function is not None else _equal)
-    config = model.get_compile_config()
-    if config is not None:
-        made.compile_from_config({**config, **model.get_own_compile_config()})
+    how = read_described(model.described_compile())
+    if how is not None:
+        made.compile_from_config(how)
     return made
 
 
@@ -46,8 +47,9 @@ def _connected(model: Model, input_tensors: Any, clone: Callable[[Any], Any]) ->
     """The clone before it is compiled."""
     if isinstance(model, Sequential):
         begin = [InputLayer.from_config(model._input_layer.get_config())] if model._input_layer is not None else []
-        copy: Model = Sequential([*begin, *(clone(layer) for layer in model._listed())], name=model.name)
-        return copy if input_tensors is None else Functional(input_tensors, copy(input_tensors), name=model.name)
+        own: dict[str, Any] = {"name": model.name, "dtype": model.dtype_policy}
+        copy: Model = Sequential([*begin, *(clone(layer) for layer in model._listed())], **own)
+        return copy if input_tensors is None else Functional(input_tensors, copy(input_tensors), **own)
     if model._network is None:
         again: Model = type(model).from_config(model.get_config())
         return again
@@ -61,6 +63,7 @@ def _connected(model: Model, input_tensors: Any, clone: Callable[[Any], Any]) ->
     operations = {op.name: _in_place_of(op, ends, clone) for op in network.operations}
     inputs, outputs = network.recipe().repeat(operations)
     made: Model = type(model)(inputs, outputs, name=model.name)
+    made.dtype_policy = model.dtype_policy
     return made
 
 
@@ -91,15 +94,14 @@ def model_from_json(json_string: str, custom_objects: Mapping[str, Any] | None =
         config = json.loads(json_string)
     except json.JSONDecodeError as error:
         raise ValueError(f"model_from_json: expected JSON, found {json_string[:40]!r}: {error}") from None
+    how = read_described(config) if isinstance(config, dict) else None
     with custom_object_scope(custom_objects):
         model = deserialize(config)
     if not isinstance(model, Model):
         raise ValueError(
             f"model_from_json: {config.get('class_name') if isinstance(config, dict) else config!r} is no model."
         )
-    how = config.get("compile_config") if isinstance(config, dict) else None
-    if isinstance(how, dict):
+    if how is not None:
         with custom_object_scope(custom_objects):
-            own = config.get("learning_rate_multipliers")
-            model.compile_from_config({**how, "learning_rate_multipliers": own})
+            model.compile_from_config(how)
     return model

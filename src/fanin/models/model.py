@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from fanin.dtypes import as_policy
 from fanin.formats import archive, onnx, weights
 from fanin.models.graph_config import describe, rebuild
 from fanin.models.network import Network
@@ -53,7 +54,10 @@ class Model(Steps):
 
     def __init__(self, *args: Any, **kwargs: Any):
         graph = dict(zip(("inputs", "outputs", "name"), args, strict=False))
-        if len(args) > 3 or any(key in kwargs for key in graph):
+        twice = [key for key in graph if key in kwargs]
+        if twice:
+            raise TypeError(f"{type(self).__name__} got {twice[0]} twice.")
+        if len(args) > 3:
             raise TypeError(f"{type(self).__name__} takes inputs, outputs and a name, found {len(args)} arguments.")
         graph |= {key: kwargs.pop(key) for key in ("inputs", "outputs", "name") if key in kwargs}
         super().__init__(name=graph.pop("name", None), **kwargs)
@@ -194,6 +198,9 @@ class Model(Steps):
             sample_weight: one weight for each row.
             initial_epoch: where to go on.
             steps_per_epoch: batches in an epoch; needed for an endless generator.
+            validation_steps: how many batches a validation looks at; None for all.
+            validation_batch_size: as `batch_size` unless given.
+            validation_freq: a validation after every so many epochs, or a list of the epochs, counted from 1.
 
         Raises DataError for data that would spoil the weights, naming the row: NaN, Inf, labels out of range.
         """
@@ -216,7 +223,16 @@ class Model(Steps):
         callbacks: Any = None,
         return_dict: bool = False,
     ) -> Any:
-        """Loss, penalties included, and metrics over data: a number, a list as in `metrics_names`, or a dict."""
+        """Loss, penalties included, and metrics over data: a number, a list as in `metrics_names`, or a dict.
+
+        Args:
+            x, y, sample_weight: as for `fit`.
+            batch_size: 32 unless given.
+            verbose: as for `fit`.
+            steps: how many batches; None for all.
+            callbacks: one or more Callback objects.
+            return_dict: whether to return a dict by name.
+        """
         logs = loop.evaluate(
             self, self._compiled(), x, y, batch_size=batch_size, verbose=verbose, sample_weight=sample_weight,
             steps=steps, callbacks=callbacks,
@@ -255,7 +271,12 @@ class Model(Steps):
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
     ) -> Any:
-        """One step on one batch; returns the loss before the update, and the metrics."""
+        """One step on one batch; returns the loss before the update, and the metrics.
+
+        Args:
+            x, y, sample_weight, class_weight: as for `fit`, all rows in one batch.
+            return_dict: whether to return a dict by name; else a number, or a list as in `metrics_names`.
+        """
         logs = loop.train_on_batch(self, self._compiled(), x, y, sample_weight, class_weight)
         return _returned(logs, return_dict)
 
@@ -298,7 +319,10 @@ class Model(Steps):
         """The graph, with its layers and their configs, as plain JSON data in Keras's form; else the arguments."""
         if self._network is None or self._is_described_by_arguments():
             return super().get_config()
-        return {"name": self.name, "trainable": self.trainable, **describe(self._network, Functional)}
+        own: dict[str, Any] = {"name": self.name, "trainable": self.trainable}
+        if self.dtype_policy.name != "float32":  # Keras's models do without, and pass it over
+            own["dtype"] = serialize(self.dtype_policy)
+        return own | describe(self._network, Functional)
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
@@ -308,6 +332,8 @@ class Model(Steps):
                 return super().from_config(config)
             inputs, outputs = rebuild(config, models, Functional)
             model = cls(inputs, outputs, name=config.get("name"))
+        if config.get("dtype") is not None:
+            model.dtype_policy = as_policy(config["dtype"])
         if config.get("trainable") is False:
             model.trainable = False
         return model
@@ -318,10 +344,7 @@ class Model(Steps):
 
     def to_json(self, **kwargs: Any) -> str:
         """The architecture and how it was compiled as JSON, in Keras's form; kwargs go to json.dumps."""
-        config, compiled = serialize(self), self.get_compile_config()
-        if compiled is not None:
-            config |= {"compile_config": compiled, **self.get_own_compile_config()}
-        return json.dumps(config, **kwargs)
+        return json.dumps({**serialize(self), **self.described_compile()}, **kwargs)
 
     def save(self, filepath: Any, overwrite: bool = True) -> None:
         """Write the model to a `.keras` archive that Keras reads too: architecture, weights, compile information.
@@ -361,10 +384,10 @@ class Model(Steps):
         compiled = self.__dict__.get("_compiled_with")
         return None if compiled is None else compiled.get_config()
 
-    def get_own_compile_config(self) -> dict[str, Any]:
-        """What `compile` was told and Keras does not know, as plain JSON data."""
-        factors = self._compiled().multipliers
-        return {"learning_rate_multipliers": factors} if factors else {}
+    def described_compile(self) -> dict[str, Any]:
+        """What a file says of it beside the model's config, under "compile_config" and fanin's own keys; {} of None."""
+        config = self.get_compile_config()
+        return {} if config is None else {"compile_config": config, **self._compiled().beside()}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as `get_compile_config` described."""

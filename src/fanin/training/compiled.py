@@ -18,13 +18,16 @@ from fanin.training.outputs import Output, choose, metric_names, names_of, paths
 
 Variables = dict[str, torch.Tensor]
 
+_BESIDE = ("learning_rate_multipliers", "jit_compile")
+
 
 class Compiled:
     """Optimizer, loss and metrics of one model.
 
     Args:
         optimizer: a name, one of ours, or torch.optim's: instance, class, or function of the parameters.
-        loss: an identifier, or one for each output in a list or dict; None where only added losses train the model.
+        loss: an identifier, or one for each output in a list or dict; None where only added losses train the model. Of
+            a class or config, here and below, the object is made at once.
         loss_weights: a factor for each loss, likewise.
         given_metrics: identifiers of metrics that ignore sample weights; for several outputs a list or dict of such.
         given_weighted: identifiers of metrics that use them, likewise.
@@ -49,9 +52,9 @@ class Compiled:
         self.multipliers = multipliers.check(others.pop("learning_rate_multipliers", None))
         _refuse_unknown(others)
         self.jit_compile = others.get("jit_compile", "auto")
-        self.given_loss = loss
-        self.given_metrics = given_metrics
-        self.given_weighted = given_weighted
+        self.given_loss = loss = _made(loss, losses)
+        self.given_metrics = given_metrics = _made(given_metrics, metrics)
+        self.given_weighted = given_weighted = _made(given_weighted, metrics)
         self.given_loss_weights = loss_weights
         self.run_eagerly = bool(run_eagerly)
         # Unknown names fail now, not at the first batch. "crossentropy" is one of three, by shapes: any will do here.
@@ -144,7 +147,7 @@ class Compiled:
         self._bound_to = key
 
     def check_targets(self, y: Any, name: str) -> None:
-        """Look at all targets before training: DataError that names the row for those that cannot be learnt."""
+        """Look at all targets before training: DataError that names the row for those that cannot be learned."""
         if not self.has_loss:
             return
         if y is None:
@@ -267,7 +270,7 @@ class Compiled:
         """Plain JSON data in Keras's form; None if a torch optimizer, loss or metric has no config."""
         optimizer = self.given_optimizer if self.torch_maker is None else self.torch_maker
         try:
-            return {
+            config = {
                 "optimizer": serialize(optimizer),
                 "loss": serialize(self.given_loss),
                 "loss_weights": serialize(self.given_loss_weights),
@@ -279,11 +282,18 @@ class Compiled:
             }
         except ValueError:
             return None
+        return config if self._scales_loss else {**config, "auto_scale_loss": False}
+
+    def beside(self) -> dict[str, Any]:
+        """What stands beside `get_config` in files, as far as it was given: see `read_described`."""
+        given = {"learning_rate_multipliers": self.multipliers, "jit_compile": self.jit_compile}
+        return {key: value for key, value in given.items() if value not in ({}, None, "auto")}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Compiled:
         """What `get_config` described."""
         optimizer = config.get("optimizer", "rmsprop")
+        others = {key: config[key] for key in (*_BESIDE, "auto_scale_loss") if config.get(key) is not None}
         return cls(
             optimizers.deserialize(optimizer) if isinstance(optimizer, dict) else optimizer,
             config.get("loss"),
@@ -291,8 +301,19 @@ class Compiled:
             config.get("metrics"),
             config.get("weighted_metrics"),
             bool(config.get("run_eagerly")),
-            {"learning_rate_multipliers": config.get("learning_rate_multipliers")},
+            others,
         )
+
+
+def read_described(config: dict[str, Any]) -> dict[str, Any] | None:
+    """How a model was compiled, taken out of its config as files have it; None if it was not.
+
+    Beside "compile_config" stands what Keras's compile does not take, and `jit_compile`: that of Keras's files is not
+    what `compile` was told but what Keras made of it, True on JAX and on GPUs.
+    """
+    beside = {key: config.pop(key, None) for key in _BESIDE}
+    how = config.pop("compile_config", None)
+    return {**how, **beside} if isinstance(how, dict) else None
 
 
 def _refuse_unknown(others: dict[str, Any]) -> None:
@@ -313,6 +334,17 @@ def _is_factory(value: Any) -> bool:
         isinstance(value, type) and issubclass(value, optimizers.Optimizer)
     )
     return callable(value) and not ours
+
+
+def _made(given: Any, family: Any) -> Any:
+    """The same lists and dicts with objects for classes and configs: made again in `bind`, they would get other names,
+    and custom objects would not be in scope."""
+    if isinstance(given, Mapping):
+        is_config = "class_name" in given and "config" in given
+        return family.deserialize(given) if is_config else {key: _made(item, family) for key, item in given.items()}
+    if isinstance(given, (list, tuple)):
+        return [_made(item, family) for item in given]
+    return family.get(given) if isinstance(given, type) else given
 
 
 def _identifiers(given: Any) -> list[Any]:

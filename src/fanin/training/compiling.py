@@ -122,7 +122,7 @@ class Compiler:
         numbers = [of[id(number)] for number in updater.numbers]
         state = self._step.live_state(sums.metrics)
         state.scale_loss = lambda loss: updater.with_scale(loss, numbers)
-        result = self._step.train_live(state, batch)
+        result = self._step.train(state, batch)
         gradients = {id(state.parameters[name]): gradient for name, gradient in result.gradients.items()}
         weights = [of[id(weight)] for weight in updater.weights]
         given = [gradients.get(id(weight)) for weight in weights]
@@ -139,7 +139,7 @@ class Compiler:
 
     def _test_on(self, of: dict[int, Tensor], batch: Batch, notes: Notes) -> list[Any]:
         sums = self._traced_sums(of)
-        state = State({}, {}, sums.metrics)
+        state = State({}, sums.metrics)
         result = self._step.test(state, batch)
         with torch.no_grad():
             sums.add((result.loss, *result.parts), result.logs, batch.size)

@@ -79,7 +79,10 @@ class Arrays:
         """The first rows, and the last `fraction` of them, as Keras splits."""
         at = int(self.rows * (1.0 - fraction))
         if not 0 < at < self.rows:
-            raise ValueError(f"validation_split={fraction} of {self.rows} rows leaves {at} to train on.")
+            raise ValueError(
+                "validation_split must be above 0 and below 1 and leave a row on each side, found "
+                f"{fraction} for {self.rows} rows."
+            )
         return self._part(_narrow(0, at), at), self._part(_narrow(at, self.rows - at), self.rows - at)
 
     def _part(self, take: Callable[[torch.Tensor], torch.Tensor], rows: int) -> Arrays:
@@ -94,7 +97,8 @@ class Arrays:
 class Stream:
     """Batches from a DataLoader, a Dataset or a generator. A generator goes on where the last epoch stopped.
 
-    `check` is called with each batch and where it stands ("batch 3") before the batch is given out.
+    `check` is called with each batch and where it stands ("batch 3") before it is given out, but not with one of a
+    generator that `peek` gave.
     """
 
     def __init__(self, source: Iterable[Any], prepare: Callable[[Any, str], Batch]):
@@ -102,19 +106,21 @@ class Stream:
         self._prepare = prepare
         self._once = iter(source) is source
         self._waiting: list[Batch] = []
+        self._first: Batch | None = None  # what `peek` gave
         self.check: Callable[[Batch, str], None] = lambda batch, where: None
         self._running = iter(source) if self._once else None
 
     def peek(self) -> Batch:
-        """The first batch, which `batches` still gives; ValueError if there is none."""
-        if self._waiting:
-            return self._waiting[0]
-        for item in self._running if self._running is not None else iter(self._source):
-            first = self._prepare(item, "batch 0")
+        """The first batch, which `batches` still gives, also when it is asked again; ValueError if there is none."""
+        if self._first is None:
+            for item in self._running if self._running is not None else iter(self._source):
+                self._first = self._prepare(item, "batch 0")
+                break
+            else:
+                raise ValueError("The data is empty: it gave no batch.")
             if self._once:
-                self._waiting.append(first)
-            return first
-        raise ValueError("The data is empty: it gave no batch.")
+                self._waiting.append(self._first)
+        return self._first
 
     def batches(self) -> Iterator[Batch]:
         """One epoch."""

@@ -20,7 +20,7 @@ def train_eagerly(step: Step, state: State, optimizer: Any, batch: Batch) -> Res
             result = _torch_step(step, state, optimizer, batch)
         else:
             state.scale_loss = optimizer.scale_loss
-            result = step.train_live(state, batch)
+            result = step.train(state, batch)
             found = [(state.parameters[name], gradient) for name, gradient in result.gradients.items()]
             given = [(weight, left) for weight, one in found if (left := _as_hooks_leave_it(weight, one)) is not None]
             optimizer.apply([weight for weight, _ in given], [gradient for _, gradient in given])
@@ -41,7 +41,7 @@ def _torch_step(step: Step, state: State, optimizer: torch.optim.Optimizer, batc
     results: list[Result] = []
 
     def closure() -> float:
-        result = step.train_live(state, batch)
+        result = step.train(state, batch)
         for name, parameter in state.parameters.items():
             parameter.grad = result.gradients.get(name)
             _run_hooks(parameter)

@@ -34,6 +34,8 @@ def fit(
     size = ready.positive("batch_size", 32 if batch_size is None else batch_size)
     held_size = ready.positive("validation_batch_size", validation_batch_size or size)
     epochs, initial_epoch = ready.whole("epochs", epochs), ready.whole("initial_epoch", initial_epoch)
+    if validation_steps is not None:
+        ready.positive("validation_steps", validation_steps)
     validates = ready.validates(validation_freq)
     data = ready.reader(model, class_weight, size, shuffle).read(x, y, sample_weight)
     held_out: Any = None
@@ -48,7 +50,7 @@ def fit(
     trainer = ready.trainer(model, compiled, data, "y", trains=True)
     if held_out is not None:
         ready.check_targets(compiled, held_out, "validation y")
-    steps = ready.steps(data, size, steps_per_epoch)
+    steps = ready.steps(data, size, steps_per_epoch, "steps_per_epoch")
     history = next((one for one in as_list(callbacks) if type(one) is History), None) or History()
     params = {"epochs": epochs, "steps": steps, "verbose": verbose, "directions": compiled.directions()}
     hooks = CallbackList([*(one for one in as_list(callbacks) if one is not history), history], model=model, **params)
@@ -230,12 +232,16 @@ def _train_mode(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _eval_mode(model: Any) -> Iterator[None]:
-    """Every part in eval mode; a model that was in train mode goes back to it."""
+    """Every part in eval mode, by an `eval` of the model's own too; after it each is as it was."""
     was = model.training
-    if was or any(module.training for module in model.modules()):
+    before = [(module, module.training) for module in model.modules()]
+    trains = any(training for _, training in before)
+    if trains:
         model.eval()
     try:
         yield
     finally:
         if was:
             model.train()
+        for module, training in before if trains else ():
+            module.training = training

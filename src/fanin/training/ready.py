@@ -52,7 +52,7 @@ def trainer(model: Any, compiled: Compiled, data: Arrays | Stream, name: str, tr
     if y is None and compiled.has_loss:
         raise DataError(f"{name} is missing: the loss needs targets.")
     if isinstance(data, Arrays) and data.rows == 0:
-        raise DataError("The data is empty: there is nothing to train on.")
+        raise DataError(f"The data is empty: there is nothing to {'train on' if trains else 'evaluate'}.")
     if not model.built:
         model.build(tree_map(lambda leaf: (None, *leaf.shape[1:]), x))
     try:
@@ -94,7 +94,7 @@ def _output_shape(model: Any, x: Any) -> Any:
 
 
 def check_targets(compiled: Compiled, data: Arrays | Stream, name: str) -> None:
-    """DataError for targets that cannot be learnt: at once, or of a stream when they come."""
+    """DataError for targets that cannot be learned: at once, or of a stream when they come."""
     if isinstance(data, Arrays):
         compiled.check_targets(data.y, name)
     else:  # `peek` has prepared the first batch; every later one is looked at when it comes
@@ -127,10 +127,10 @@ def endless(data: Arrays | Stream, batch_size: int, shuffle: bool) -> Iterator[B
             return
 
 
-def steps(data: Arrays | Stream, batch_size: int, asked: int | None) -> int | None:
-    """The number of steps of a pass, if it is known."""
+def steps(data: Arrays | Stream, batch_size: int, asked: int | None, name: str = "steps") -> int | None:
+    """The number of steps of a pass, if it is known; `name` is that of the argument."""
     if asked is not None:
-        return positive("steps", asked)
+        return positive(name, asked)
     return data.steps(batch_size) if isinstance(data, Arrays) else data.steps()
 
 
@@ -139,8 +139,8 @@ def positive(name: str, value: Any) -> int:
     return whole(name, value, least=1, expected="a positive integer")
 
 
-def whole(name: str, value: Any, least: int = 0, expected: str = "a whole number") -> int:
-    """A whole number, or a ValueError that gives the argument's name."""
+def whole(name: str, value: Any, least: int = 0, expected: str = "a whole number of 0 or more") -> int:
+    """A whole number of at least `least`, or a ValueError that gives the argument's name."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} must be {expected}, found {value!r}.")
     return int(value)

@@ -1,7 +1,7 @@
-"""What one training step computes: a pure function of state and batch.
+"""What one training step computes, as one function of state and batch.
 
-This is the function that is compiled. It knows one model and one loss; it changes nothing outside its results, and all
-that it depends on comes in as `State` and `Batch`.
+This is the function that is compiled. It knows one model and one loss; besides its results, only the model's buffers
+change, in place.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from torch.nn.parameter import is_lazy
 from fanin import regularizers
 from fanin.layers.scope import Record, collect_losses
 from fanin.training.data import Batch
-from fanin.training.swapped import swapped
 
 Variables = dict[str, torch.Tensor]
 Loss = Callable[[Any, Any, Any], tuple[torch.Tensor | None, list[torch.Tensor]]]
@@ -30,13 +29,11 @@ class State:
 
     Attributes:
         parameters: name -> tensor; those with `requires_grad` get a gradient.
-        buffers: name -> tensor, such as moving averages.
         metrics: the running sums of each metric.
         scale_loss: what makes of a loss the scalar that gradients are taken of; None for the loss itself.
     """
 
     parameters: Variables
-    buffers: Variables = field(default_factory=dict)
     metrics: list[Variables] = field(default_factory=list)
     scale_loss: Callable[[torch.Tensor], torch.Tensor] | None = None
 
@@ -49,7 +46,6 @@ class Result:
         loss: loss, activity penalties, added losses, weight penalties; not scaled.
         parts: the loss of each output, where there are several.
         gradients: name -> gradient of the scaled loss for each trainable parameter that it depends on.
-        buffers: the new buffers.
         logs: the new running sums of each metric.
         outputs: what the model returned.
         updates: the updates that the call added, to run after the optimizer's.
@@ -58,7 +54,6 @@ class Result:
     loss: torch.Tensor
     parts: list[torch.Tensor]
     gradients: Variables
-    buffers: Variables
     logs: list[Variables]
     outputs: Any
     updates: list[Any]
@@ -133,48 +128,14 @@ class Step:
 
     def live_state(self, metrics: list[Variables]) -> State:
         """The state that the model holds now: its own tensors, not copies."""
-        model = self.objective.model
-        return State(dict(model.named_parameters()), dict(model.named_buffers()), metrics)
+        return State(dict(self.objective.model.named_parameters()), metrics)
 
     def train(self, state: State, batch: Batch) -> Result:
-        """Loss, gradients, new buffers and new metric sums for one batch. Pure: buffers in `state` stay as they are."""
-        buffers = {name: buffer.clone() for name, buffer in state.buffers.items()}
-        call = self._call_with(state.parameters, buffers)
-        return self._differentiate(call, state, buffers, batch)
-
-    def train_live(self, state: State, batch: Batch) -> Result:
-        """As `train` on the model's own tensors: nothing is swapped or copied, buffers change in place."""
-        return self._differentiate(self.objective, state, state.buffers, batch)
-
-    def test(self, state: State, batch: Batch) -> Result:
-        """Loss, new metric sums and outputs, without gradients, buffers and updates."""
-        with torch.no_grad():
-            total, parts, outputs, _ = self.objective(batch)
-            logs = self.measure(state.metrics, batch.y, outputs, batch.weight)
-            return Result(total, parts, {}, {}, logs, outputs, [])
-
-    def _call_with(self, parameters: Variables, buffers: Variables) -> Callable[[Batch], Any]:
-        model, given = self.objective.model, {**parameters, **buffers}
-        own = (*model.named_parameters(), *model.named_buffers())
-        stands_in = {id(tensor): given[name] for name, tensor in own if name in given}
-
-        def call(batch: Batch) -> Any:
-            with swapped(model, stands_in):
-                return self.objective(batch)
-
-        return call
-
-    def _differentiate(
-        self,
-        call: Callable[[Batch], Any],
-        state: State,
-        buffers: Variables,
-        batch: Batch,
-    ) -> Result:
+        """Loss, gradients and new metric sums for one batch; the model's buffers change in place."""
         # A layer that no call has reached yet has weights without a shape.
         trained = {name: one for name, one in state.parameters.items() if one.requires_grad and not is_lazy(one)}
         with torch.enable_grad():
-            total, parts, outputs, record = call(batch)
+            total, parts, outputs, record = self.objective(batch)
         gradients: Variables = {}
         if total.requires_grad:
             with torch.enable_grad():
@@ -185,4 +146,11 @@ class Step:
             logs = self.measure(state.metrics, batch.y, outputs, batch.weight)
         updates = [entry.value for entry in record.updates]
         parts = [part.detach() for part in parts]
-        return Result(total.detach(), parts, gradients, buffers, logs, outputs, updates)
+        return Result(total.detach(), parts, gradients, logs, outputs, updates)
+
+    def test(self, state: State, batch: Batch) -> Result:
+        """Loss, new metric sums and outputs, without gradients and updates."""
+        with torch.no_grad():
+            total, parts, outputs, _ = self.objective(batch)
+            logs = self.measure(state.metrics, batch.y, outputs, batch.weight)
+            return Result(total, parts, {}, logs, outputs, [])

@@ -24,7 +24,7 @@ _ADVICE = "compile(run_eagerly=True) does so without this warning."
 class Trainer:
     """A model, what it was compiled with, and the running sums of one pass over data.
 
-    One step is: `Step.train_live` (loss, gradients, buffers, metric sums), the optimizer's update, constraints, then
+    One step is: `Step.train` (loss, gradients, metric sums), the optimizer's update, constraints, then
     updates. The `Engine` runs it compiled; what it cannot take runs eagerly, here.
     """
 

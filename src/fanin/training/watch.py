@@ -36,6 +36,8 @@ _RESTLESS = {
     "_loss_tracker",
     "_compiled_with",
     "_run",
+    "_noted_then",
+    "_kept_symbols",
     "_direct",
     "_direct_size",
     "_chain",

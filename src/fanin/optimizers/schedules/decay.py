@@ -1,4 +1,4 @@
-"""Rates that only fall: exponentially, in pieces, along a power, or as 1 / t. Letters: r the first rate, t the step."""
+"""Rates from a formula of the step: exponential, in pieces, a power, 1 / t. Letters: r the first rate, t the step."""
 
 from __future__ import annotations
 

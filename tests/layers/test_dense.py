@@ -159,6 +159,17 @@ def test_losses_of_an_activation_set_later_count():
     assert len(layer.losses) == 1
     model(x)
     assert len(model.losses) == 1
+    layer.activation = "relu"
+    assert torch.equal(layer(x), (x @ layer.kernel).relu())
+    assert not layer.losses
+
+
+def test_steps_stay_compiled_with_an_activation_set_later():
+    model = fanin.Sequential([fanin.Input((2,)), Dense(3), Dense(1)])
+    model.compile("sgd", "mse")
+    for activation in (nn.Tanh(), "relu", fanin.layers.PReLU(), None):
+        model.layers[0].activation = activation
+        model.fit(torch.ones(4, 2), torch.ones(4, 1), verbose=0)  # a warning would say that it is not compiled
 
 
 def test_a_print_shows_sizes_activation_and_name():

@@ -120,6 +120,8 @@ class Dense(LowRankLayer):
             value = activations.get(value)
             if isinstance(value, nn.Module) and self._met_tensors:  # a function adds nothing
                 self._forget_short_way()
+            elif not isinstance(value, nn.Module):
+                self._modules.pop(name, None)  # PyTorch puts no function in the place of a module
         super().__setattr__(name, value)
 
     def build(self, input_shape: Any) -> None:

@@ -570,3 +570,16 @@ def test_a_metric_that_two_outputs_share_shows_each():
     one, two = model.predict(x, verbose=0)
     expected = {"a_mae": abs(one - x[:, :1].numpy()).mean(), "b_mae": abs(two - x[:, 1:2].numpy()).mean()}
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_graph_with_a_call_of_its_own_runs_that_call_every_time():
+    class Doubled(Model):
+        def call(self, inputs, training=None):
+            return 2 * super().call(inputs, training)
+
+    inputs, x = Input((4,)), torch.randn(3, 4)
+    layer = Dense(2)
+    model = Doubled(inputs, layer(inputs))
+    for _ in range(3):
+        assert torch.allclose(model(x), 2 * layer(x))
+    assert np.allclose(model.predict(x, verbose=0), 2 * layer(x).detach().numpy(), atol=1e-6)

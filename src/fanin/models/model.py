@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from fanin.errors import NotYetError
 from fanin.formats import archive, onnx, weights
 from fanin.models.graph_config import describe, rebuild
 from fanin.models.network import Network
@@ -114,6 +115,13 @@ class Model(Steps):
             compiled.arrange(*known)  # what fits no output fails now
         self.__dict__["_compiled_with"] = compiled
 
+    def _told(self) -> Compiled:
+        """What `compile` was told, for properties: they have no value before."""
+        try:
+            return self._compiled()
+        except RuntimeError as error:
+            raise NotYetError(str(error)) from None
+
     @property
     def compiled(self) -> bool:
         """Whether `compile` was called."""
@@ -131,7 +139,7 @@ class Model(Steps):
     @property
     def jit_compile(self) -> Any:
         """What `compile` was told of `jit_compile`: True, False or "auto"."""
-        return self._compiled().jit_compile
+        return self._told().jit_compile
 
     @property
     def optimizer(self) -> Any:
@@ -151,12 +159,12 @@ class Model(Steps):
     @property
     def loss(self) -> Any:
         """The loss that the model was compiled with, as it was given."""
-        return self._compiled().given_loss
+        return self._told().given_loss
 
     @property
     def metrics_names(self) -> list[str]:
         """The names of what `evaluate` returns: "loss", the losses of several outputs, and the metrics."""
-        compiled = self._compiled()
+        compiled = self._told()
         return ["loss", *compiled.loss_names, *compiled.metric_names]
 
     def fit(

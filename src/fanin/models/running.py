@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -22,7 +22,18 @@ from fanin.masks import get_mask, with_mask
 from fanin.models.network import Network
 
 Run = Callable[..., Any]
+Call = TypeVar("Call", bound=Callable[..., Any])
 Kept = tuple[tuple[str, Entry], ...]
+
+
+def runs_graph(call: Call) -> Call:
+    """Mark a `call` that is the graph and nothing else: the short way may go round it."""
+    cast(Any, call).is_graph = True
+    return call
+
+
+def _runs_graph(model: Running) -> bool:
+    return bool(getattr(type(model).call, "is_graph", False))
 
 
 class Running(Layer):
@@ -76,8 +87,24 @@ class Running(Layer):
             names = kwargs.pop("adapter")
             with contextlib.nullcontext() if names is None else rows(self, names):
                 return self.forward(inputs, *args, **kwargs)
+        if not self._met_tensors and torch._C._get_tracing_state() is not None:
+            self._call_untraced(inputs, *args, **kwargs)
+            if self._met_tensors:
+                return self.forward(inputs, *args, **kwargs)
         return super().forward(inputs, *args, **kwargs)
 
+    def _call_untraced(self, *args: Any, **kwargs: Any) -> None:
+        """A first call beside torch.jit.trace, which wants two traces to be alike: later calls take shorter ways."""
+        tracer = cast(Any, torch._C)
+        state = tracer._get_tracing_state()
+        tracer._set_tracing_state(None)
+        try:
+            with torch.no_grad():
+                super().forward(*args, **kwargs | {"training": False})
+        finally:
+            tracer._set_tracing_state(state)
+
+    @runs_graph
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """The outputs of the graph, in their structure."""
         if self._network is None:
@@ -145,7 +172,7 @@ class Running(Layer):
         network = self._network
         if network is None or self._run is None or self.activity_regularizer is not None:
             return
-        if not self._call_adds_nothing():
+        if not self._call_adds_nothing() or not _runs_graph(self):
             return
         symbol = network.inputs
         if isinstance(symbol, list) and len(symbol) == 1:
@@ -159,6 +186,8 @@ class Running(Layer):
             return super()._call_adds_nothing()
         if self._kept_symbols:
             return False
+        if not _runs_graph(self):  # a `call` of a subclass, which may do more than the graph
+            return super()._call_adds_nothing()
         layers = self._network.layers
         return all(layer._call_adds_nothing() and layer.activity_regularizer is None for layer in layers)
 

@@ -20,6 +20,7 @@ from fanin.layers.shapes import known_shape
 from fanin.masks import with_mask
 from fanin.models.model import Model, models
 from fanin.models.network import Network
+from fanin.models.running import runs_graph
 from fanin.registry import custom_object_scope, deserialize, serialize, snake_case
 
 
@@ -201,6 +202,7 @@ class Sequential(Model):
     def _saved_layers(self) -> list[Any]:
         return self.layers
 
+    @runs_graph
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """The last layer's output."""
         # A tracer cannot write code; what it traces of the loop is the same.

@@ -227,6 +227,7 @@ def test_inspect_works_on_a_model_that_is_not_compiled(make):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit is
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # sizes are compared with those of the model
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_model_that_was_never_called_can_be_traced_by_torch(compiled):
     x = Input((4,))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from fanin.errors import NotYetError
@@ -57,6 +58,8 @@ class Model(Steps):
         if len(args) > 3 or any(key in kwargs for key in graph):
             raise TypeError(f"{type(self).__name__} takes inputs, outputs and a name, found {len(args)} arguments.")
         graph |= {key: kwargs.pop(key) for key in ("inputs", "outputs", "name") if key in kwargs}
+        if not isinstance(kwargs.get("trainable", True), (bool, np.bool_)):
+            raise TypeError(f"{type(self).__name__}: trainable is True or False, found {kwargs['trainable']!r}.")
         super().__init__(name=graph.pop("name", None), **kwargs)
         self.eval()
         if graph:
@@ -205,6 +208,7 @@ class Model(Steps):
 
         Raises DataError for data that would spoil the weights, naming the row: NaN, Inf, labels out of range.
         """
+        self._see_all_children()
         return loop.fit(
             self, self._compiled(), x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks,
             validation_split=validation_split, validation_data=validation_data, shuffle=shuffle,
@@ -225,6 +229,7 @@ class Model(Steps):
         return_dict: bool = False,
     ) -> Any:
         """Loss, penalties included, and metrics over data: a number, a list as in `metrics_names`, or a dict."""
+        self._see_all_children()
         logs = loop.evaluate(
             self, self._compiled(), x, y, batch_size=batch_size, verbose=verbose, sample_weight=sample_weight,
             steps=steps, callbacks=callbacks,
@@ -255,6 +260,7 @@ class Model(Steps):
             deterministic: whether a row's outputs shall be the same bits whatever rows stand beside it. Rows then go
                 in tiles of 32, also a single one, or one by one where products need it: several times as long.
         """
+        self._see_all_children()
         return loop.predict(
             self, x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=callbacks, out=out,
             deterministic=deterministic,
@@ -264,15 +270,18 @@ class Model(Steps):
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
     ) -> Any:
         """One step on one batch; returns the loss before the update, and the metrics."""
+        self._see_all_children()
         logs = loop.train_on_batch(self, self._compiled(), x, y, sample_weight, class_weight)
         return _returned(logs, return_dict)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
         """The loss and metrics on one batch."""
+        self._see_all_children()
         return _returned(loop.test_on_batch(self, self._compiled(), x, y, sample_weight), return_dict)
 
     def predict_on_batch(self, x: Any) -> Any:
         """The outputs for one batch, as a numpy array."""
+        self._see_all_children()
         return loop.predict_on_batch(self, x)
 
     def summary(
@@ -300,6 +309,7 @@ class Model(Steps):
 
     def get_config(self) -> dict[str, Any]:
         """The graph, with its layers and their configs, as plain JSON data in Keras's form; else the arguments."""
+        self._see_all_children()
         if self._network is None or self._is_described_by_arguments():
             return super().get_config()
         return {"name": self.name, "trainable": self.trainable, **describe(self._network, Functional)}
@@ -332,6 +342,7 @@ class Model(Steps):
 
         The file is replaced only once the new one is complete. An existing file with overwrite=False is a ValueError.
         """
+        self._see_all_children()
         archive.save_model(self, filepath, overwrite=overwrite)
 
     def save_weights(self, filepath: Any, overwrite: bool = True) -> None:

@@ -3,6 +3,7 @@
 ::
 
     EagerLayerError(RuntimeError, AttributeError)   a graph question to a layer that was only called on real tensors
+    NotYetError(RuntimeError, ValueError, AttributeError)   a property without a value yet: not called, not compiled
     SymbolicValueError(TypeError)                   a symbolic tensor used where only a number can go (`if x:`)
     NotTraceableError(RuntimeError)                 a step that cannot be compiled; it then runs eagerly
     DataError(ValueError)                           data or labels that cannot be trained on, row named
@@ -27,6 +28,13 @@ class EagerLayerError(RuntimeError, AttributeError):
     """A layer that was only ever called on real tensors was asked about its graph.
 
     A RuntimeError, as TensorFlow 1.4 documents it, and an AttributeError, so that `hasattr` and `inspect` work.
+    """
+
+
+class NotYetError(RuntimeError, ValueError, AttributeError):
+    """A property has no value yet: its layer was never called, or its model is not compiled.
+
+    An AttributeError, so that `hasattr`, `inspect` and `torch.jit.trace`, which read every property, work.
     """
 
 

@@ -9,9 +9,9 @@ import pickle
 import pytest
 import torch
 
-from fanin import Sequential
+from fanin import Model, Sequential
 from fanin.errors import EagerLayerError
-from fanin.layers import Dense, Input, Layer, TorchModule
+from fanin.layers import BatchNormalization, Dense, Input, Layer, TorchModule
 
 SINGLE = ["input", "output", "input_mask", "output_mask", "input_shape", "output_shape"]
 AT = [f"get_{name}_at" for name in SINGLE]
@@ -205,3 +205,36 @@ def test_the_message_of_a_users_own_property_arrives():
         _ = Broken().answer
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = Broken().nothing
+
+
+def test_inspect_works_on_a_layer_that_was_never_called(layer):
+    names = {name for name, _ in inspect.getmembers(layer)}
+    assert "weights" in names
+    assert not hasattr(layer, "graph")
+    assert not hasattr(layer, "scope_name")
+
+
+@pytest.mark.parametrize("make", [Model, Sequential, lambda: Sequential([Input((4,)), Dense(3)])])
+def test_inspect_works_on_a_model_that_is_not_compiled(make):
+    model = make()
+    names = {name for name, _ in inspect.getmembers(model)}
+    for asked in ("loss", "jit_compile", "metrics_names"):
+        assert asked not in names
+        with pytest.raises(AttributeError, match=r"is not compiled: call model\.compile"):
+            getattr(model, asked)
+        with pytest.raises(RuntimeError, match="is not compiled"):  # as the methods say it
+            getattr(model, asked)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit is
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # sizes are compared with those of the model
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_model_that_was_never_called_can_be_traced_by_torch(compiled):
+    x = Input((4,))
+    inner = Sequential([Dense(3), BatchNormalization(), torch.nn.Linear(3, 2)])
+    for model in (Sequential([Input((4,)), Dense(8, activation="relu"), Dense(3)]), Model(x, inner(Dense(5)(x)))):
+        if compiled:
+            model.compile("sgd", "mse")
+        traced = torch.jit.trace(model, torch.randn(2, 4))
+        x = torch.randn(5, 4)
+        assert torch.allclose(traced(x), model(x), atol=1e-6)

@@ -588,3 +588,38 @@ def test_a_metric_that_two_outputs_share_shows_each():
     one, two = model.predict(x, verbose=0)
     expected = {"a_mae": abs(one - x[:, :1].numpy()).mean(), "b_mae": abs(two - x[:, 1:2].numpy()).mean()}
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_graph_with_a_call_of_its_own_runs_that_call_every_time():
+    class Doubled(Model):
+        def call(self, inputs, training=None):
+            return 2 * super().call(inputs, training)
+
+    inputs, x = Input((4,)), torch.randn(3, 4)
+    layer = Dense(2)
+    model = Doubled(inputs, layer(inputs))
+    for _ in range(3):
+        assert torch.allclose(model(x), 2 * layer(x))
+    assert np.allclose(model.predict(x, verbose=0), 2 * layer(x).detach().numpy(), atol=1e-6)
+
+
+def test_a_model_with_forward_instead_of_call_trains():
+    class Plain(Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.drop, self.last = Dense(16, kernel_regularizer="l2"), torch.nn.Dropout(0.1), Dense(3)
+
+        def forward(self, inputs):
+            return self.last(self.drop(torch.relu(self.hidden(inputs))))
+
+    model = Plain()
+    model.compile("adam", "mse", metrics=["mae"])
+    x = np.random.randn(64, 8).astype("float32")
+    losses = model.fit(x, x[:, :3], epochs=20, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    found = model.predict(x, verbose=0)
+    assert np.allclose(found, model(torch.tensor(x)).detach().numpy(), atol=1e-6)
+    expected = ((found - x[:, :3]) ** 2).mean() + 0.01 * (model.hidden.kernel**2).sum().item()
+    assert model.evaluate(x, x[:, :3], verbose=0, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(NotImplementedError, match="no `call` method"):
+        Model()(x)

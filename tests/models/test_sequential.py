@@ -247,3 +247,65 @@ def test_parameters_can_be_optimized_before_the_first_call():
     model(x).square().mean().backward()
     optimizer.step()
     assert all((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_layers_are_given_in_a_list():
+    with pytest.raises(TypeError, match=r"takes its layers in a list.*found Dense 'b' as the second argument"):
+        Sequential(Dense(4), Dense(3, name="b"))
+    with pytest.raises(TypeError, match="trainable is True or False, found 'yes'"):
+        Sequential([Dense(4)], "yes")
+    with pytest.raises(ValueError, match="name is a printable string"):
+        Sequential([Dense(4)], True, Dense(3))
+    with pytest.raises(TypeError, match="Model: trainable is True or False, found 1"):
+        fanin.Model(trainable=1)
+
+
+def test_a_first_layer_that_is_a_model_with_a_graph_gives_the_input_shape():
+    generator = Sequential([Input((4,)), Dense(8), Dense(6)])
+    x = Input((6,))
+    discriminator = fanin.Model(x, Dense(1, activation="sigmoid")(x))
+    both = Sequential([generator, discriminator])
+    assert both.built
+    assert both.input_shape == (None, 4)
+    assert both.output_shape == (None, 1)
+    assert both.count_params() == 4 * 8 + 8 + 8 * 6 + 6 + 6 + 1
+    assert generator.input_shape == (None, 4)  # the model's own graph is as it was
+    assert [len(layer.inbound_nodes) for layer in generator.layers] == [1, 1]
+    discriminator.trainable = False
+    both.compile("adam", "binary_crossentropy")
+    before = generator.get_weights(), discriminator.get_weights()
+    both.fit(torch.randn(8, 4), torch.ones(8, 1), verbose=0)
+    assert (generator.get_weights()[0] != before[0][0]).any()
+    assert (discriminator.get_weights()[0] == before[1][0]).all()
+
+
+def test_a_frozen_base_with_a_new_end():
+    x = Input((), dtype="int64")
+    base = fanin.Model(x, fanin.layers.Embedding(5, 7)(x))
+    base.trainable = False
+    model = Sequential([base, Dense(3)])
+    assert len(list(model.parameters())) == 3
+    assert len(model.trainable_weights) == 2
+    assert model.inputs[0].dtype == torch.int64
+    assert model(torch.tensor([0, 4])).shape == (2, 3)
+
+
+def test_a_first_layer_whose_inputs_are_several_or_unknown_waits():
+    one, two = Input((4,)), Input((4,))
+    assert not Sequential([fanin.Model([one, two], Dense(2)(one + two)), Dense(3)]).built
+    assert not Sequential([Sequential([Dense(2)]), Dense(3)]).built
+    dense = Dense(2)
+    dense(Input((4,)))
+    assert not Sequential([dense, Dense(3)]).built  # as in Keras
+
+
+def test_it_can_be_indexed_as_in_torch():
+    model = Sequential([Input((4,)), Dense(8), nn.ReLU()])
+    model.append(Dense(2))
+    assert len(model) == 3
+    assert model[0] is model.layers[0]
+    assert model[-1] is model.layers[2]
+    assert [*model] == model.layers
+    x = torch.randn(5, 4)
+    assert torch.equal(model[1:](model[0](x)), model(x))
+    assert bool(Sequential())

@@ -64,7 +64,7 @@ class Attributes(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """As nn.Module's; a weight made by `add_weight` is not registered twice, and names of the contract are kept."""
-        if name in _RESERVED:
+        if name in _RESERVED or _hides(type(self), name, value):
             raise AttributeError(
                 f"{name!r} is a part of the layer contract and cannot be set on layer {self.__dict__.get('name')!r}; "
                 f"use another attribute name, such as {name + '_layer'!r}."
@@ -96,6 +96,19 @@ class Attributes(nn.Module):
             facts = self.__dict__.get(kind, {})
             if owned in facts:
                 facts[name] = facts.pop(owned)
+
+
+def _hides(kind: type, name: str, value: Any) -> bool:
+    """Whether reading a name would not find what is set: a property or method of the library's classes has it.
+
+    A module is kept beside the attributes of an object, so that any of its class comes first.
+    """
+    found = getattr(kind, name, None)
+    is_kept = isinstance(value, nn.Module) or (isinstance(found, property) and found.fset is None)
+    if found is None or not is_kept:
+        return False
+    owner = next((base for base in kind.__mro__ if name in base.__dict__), kind)
+    return owner.__module__.partition(".")[0] in ("fanin", "torch")
 
 
 def _as_module(value: Any) -> nn.Module | None:

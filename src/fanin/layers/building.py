@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fanin.config import unique_name
+from fanin.errors import NotYetError
 from fanin.graph.infer import outside_transforms
 from fanin.layers.input_spec import InputSpec
 from fanin.layers.placeholder import Placeholder
@@ -55,9 +56,9 @@ class Building(Variables):
 
     @property
     def scope_name(self) -> str:
-        """The name scope of the weights: the layer's name, made unique. ValueError before the layer is first used."""
+        """The name scope of the weights: the layer's name, made unique. NotYetError before the layer is first used."""
         if self._scope is None:
-            raise ValueError(f"Layer {self.name!r} has no scope name yet: it was never called or built.")
+            raise NotYetError(f"Layer {self.name!r} has no scope name yet: it was never called or built.")
         return self._scope
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from fanin.errors import EagerLayerError
+from fanin.errors import EagerLayerError, NotYetError
 from fanin.graph.lower import nodes_reaching, to_fx
 from fanin.graph.node import Node, alive
 from fanin.graph.symbolic import SymbolicTensor
@@ -66,7 +66,7 @@ class History(nn.Module):
     def graph(self) -> fx.Graph:
         """The symbolic calls that reach this layer, from the inputs on, as a `torch.fx.Graph`."""
         if not self.inbound_nodes:
-            raise self._no_nodes("graph", RuntimeError)
+            raise self._no_nodes("graph", NotYetError)
         return to_fx(nodes_reaching(self.inbound_nodes))
 
     # --- one of several calls --------------------------------------------------------------------------------

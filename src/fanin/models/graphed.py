@@ -23,7 +23,8 @@ class Graphed(Running):
         """Take over the layers of a graph. `state_dict` keys are positions, input layers not counted."""
         own = self.__dict__
         own["_network"] = network
-        for place, layer in enumerate(self._counted_layers()):
+        own["_given"] = self._counted_layers()
+        for place, layer in enumerate(own["_given"]):
             self.add_module(str(place), layer)
         shapes = [symbol.shape for symbol in network.input_symbols]
         own["_build_shape"] = like_inputs(shapes)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar, cast
 
 import torch
+from torch import nn
 
 from fanin.adapters.rows import rows
 from fanin.graph.infer import Spec
@@ -22,7 +23,18 @@ from fanin.masks import get_mask, with_mask
 from fanin.models.network import Network
 
 Run = Callable[..., Any]
+Call = TypeVar("Call", bound=Callable[..., Any])
 Kept = tuple[tuple[str, Entry], ...]
+
+
+def runs_graph(call: Call) -> Call:
+    """Mark a `call` that is the graph and nothing else: the short way may go round it."""
+    cast(Any, call).is_graph = True
+    return call
+
+
+def _runs_graph(model: Running) -> bool:
+    return bool(getattr(type(model).call, "is_graph", False))
 
 
 class Running(Layer):
@@ -33,7 +45,10 @@ class Running(Layer):
 
     _network: Network | None = None
     _run: Run | None = None
-    _direct: tuple[torch.dtype, torch.Size, int] | None = None
+    # dtype, sizes of a row, `Noted.count`, the children and the models among them
+    _direct: tuple[torch.dtype, torch.Size, int, list[nn.Module | None], list[Running]] | None = None
+    _given: list[Any] | None = None  # the children that the graph calls, under the names "0", "1", ...
+    _own_lists = frozenset(["_given"])
     _kept_symbols: Kept = ()
     _noted_then = 0
 
@@ -70,17 +85,74 @@ class Running(Layer):
         if (
             direct is not None and type(inputs) is torch.Tensor and not args and not kwargs
             and inputs.dtype is direct[0] and inputs.shape[1:] == direct[1] and Noted.count == direct[2]
+            and [*self._modules.values()] == direct[3]
         ):  # fmt: skip
             return self._run(inputs)  # type: ignore[misc]
         if "adapter" in kwargs and "adapter" not in self._call_arguments:
             names = kwargs.pop("adapter")
             with contextlib.nullcontext() if names is None else rows(self, names):
                 return self.forward(inputs, *args, **kwargs)
+        if not torch.compiler.is_compiling():
+            self._see_children()
+        if not self._met_tensors and torch._C._get_tracing_state() is not None:
+            self._call_untraced(inputs, *args, **kwargs)
+            if self._met_tensors:
+                return self.forward(inputs, *args, **kwargs)
         return super().forward(inputs, *args, **kwargs)
 
+    # --- children that were replaced -------------------------------------------------------------------------
+
+    def _see_children(self) -> None:
+        """Look whether the children are those that the graph calls; others may be there beside them."""
+        children = [*self._modules.values()]
+        direct = self._direct
+        if direct is not None and direct[3] == children:
+            return
+        if self._given is not None and children != self._given:
+            self._see_replaced(self._given)
+        if direct is not None and self._direct is direct:
+            self.__dict__["_direct"] = (*direct[:3], children, _models(children))
+
+    def _see_all_children(self) -> None:
+        """The same, for the models inside too: before a pass, whose steps are traced and must change nothing."""
+        direct, children = self._direct, [*self._modules.values()]
+        if direct is not None and direct[3] == children:
+            models = direct[4]
+        else:
+            self._see_children()
+            models = _models(self._modules.values())
+        for model in models:
+            model._see_all_children()
+
+    def _see_replaced(self, given: list[Any]) -> None:
+        """RuntimeError where another module stands in the place of one that the graph calls."""
+        for place, layer in enumerate(given):
+            found = self._modules.get(str(place))
+            if found is not layer:
+                raise RuntimeError(
+                    f"Model {self.name!r}: its child {str(place)!r} is {_kind(found)}, but its graph calls layer "
+                    f"{layer.name!r}, {_kind(layer)}, and keeps it. Make another model, in which a function of yours "
+                    f"says what stands for {layer.name!r}: fanin.models.clone_model(model, clone_function=...). A "
+                    "module goes into fanin.layers.TorchModule(module)."
+                )
+
+    def _call_untraced(self, *args: Any, **kwargs: Any) -> None:
+        """A first call beside torch.jit.trace, which wants two traces to be alike: later calls take shorter ways."""
+        tracer = cast(Any, torch._C)
+        state = tracer._get_tracing_state()
+        tracer._set_tracing_state(None)
+        try:
+            with torch.no_grad():
+                super().forward(*args, **kwargs | {"training": False})
+        finally:
+            tracer._set_tracing_state(state)
+
+    @runs_graph
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """The outputs of the graph, in their structure."""
         if self._network is None:
+            if type(self).forward is not Running.forward:  # PyTorch's way to write a model
+                return self.forward(inputs)
             raise NotImplementedError(
                 f"Model {type(self).__name__} has no graph, fanin.Model(inputs, outputs), and no `call` method."
             )
@@ -145,20 +217,23 @@ class Running(Layer):
         network = self._network
         if network is None or self._run is None or self.activity_regularizer is not None:
             return
-        if not self._call_adds_nothing():
+        if not self._call_adds_nothing() or not _runs_graph(self):
             return
         symbol = network.inputs
         if isinstance(symbol, list) and len(symbol) == 1:
             symbol = symbol[0]
         if isinstance(symbol, SymbolicTensor) and None not in symbol.shape[1:]:
             sizes = torch.Size(size for size in symbol.shape[1:] if size is not None)
-            self.__dict__["_direct"] = (symbol.dtype, sizes, self._noted_then)
+            children = [*self._modules.values()]
+            self.__dict__["_direct"] = (symbol.dtype, sizes, self._noted_then, children, _models(children))
 
     def _call_adds_nothing(self) -> bool:
         if self._network is None:
             return super()._call_adds_nothing()
         if self._kept_symbols:
             return False
+        if not _runs_graph(self):  # a `call` of a subclass, which may do more than the graph
+            return super()._call_adds_nothing()
         layers = self._network.layers
         return all(layer._call_adds_nothing() and layer.activity_regularizer is None for layer in layers)
 
@@ -228,6 +303,14 @@ class _MaskOf:
     def __call__(self, inputs: Any) -> Any:
         with collect_losses():
             return self.model.compute_mask(inputs)
+
+
+def _models(children: Iterable[nn.Module | None]) -> list[Running]:
+    return [child for child in children if isinstance(child, Running)]
+
+
+def _kind(module: Any) -> str:
+    return "gone" if module is None else f"of class {type(module).__name__}"
 
 
 def _probe() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from fanin.layers.shapes import known_shape
 from fanin.masks import with_mask
 from fanin.models.model import Model, models
 from fanin.models.network import Network
+from fanin.models.running import runs_graph
 from fanin.registry import custom_object_scope, deserialize, serialize, snake_case
 
 
@@ -34,7 +35,9 @@ class Sequential(Model):
         name: default "sequential", made unique.
 
     The model is built, and its layers know their symbolic inputs and outputs, as soon as the input shape is known: from
-    an Input, from the first layer's `input_shape`, or from the first call. `state_dict` keys are positions: "0.kernel".
+    an Input, from the first layer's `input_shape`, from a first layer that is a model with a graph, or from the first
+    call. A child that is replaced, `model._modules["1"] = module`, is called from then on. `state_dict` keys are
+    positions: "0.kernel".
     Errors of a layer pass through; the model is then as before.
 
     >>> import torch
@@ -47,6 +50,7 @@ class Sequential(Model):
     """
 
     _chain: Network | None = None
+    _given: list[Any]
     _own_lists = frozenset(["_given", "_operations"])
 
     def __init__(
@@ -56,6 +60,11 @@ class Sequential(Model):
         name: str | None = None,
         **kwargs: Any,
     ):
+        if isinstance(trainable, (nn.Module, SymbolicTensor)):
+            raise TypeError(
+                f"{type(self).__name__} takes its layers in a list, Sequential([first, second]); found "
+                f"{_shown(trainable)} as the second argument, which is `trainable`."
+            )
         super().__init__(name=name, trainable=trainable, **kwargs)
         own = self.__dict__
         own["_given"], own["_operations"], own["_taken"] = [], [], set()
@@ -72,27 +81,21 @@ class Sequential(Model):
     @property
     def layers(self) -> list[Any]:
         """The layers and modules as they were given, without the input layer."""
+        self._see_children()
         return list(self._given)
 
     def add(self, layer: Any) -> None:
         """Append a layer, an nn.Module or, first, an Input. Else a TypeError; a name twice is a ValueError."""
         if isinstance(layer, SymbolicTensor) and isinstance(layer.layer, InputLayer):
             layer = layer.layer
-        if not isinstance(layer, nn.Module):
-            raise TypeError(
-                f"Sequential {self.name!r}: expected a layer or a torch.nn.Module, found {layer!r}.{_hint(layer)}"
-            )
+        self._see_children()
         if isinstance(layer, InputLayer):
             self._begin(layer)
             return
-        operation = layer if isinstance(layer, Layer) else TorchModule(layer, name=_module_name(layer))
-        if operation.name in self._taken:
-            raise ValueError(
-                f"Sequential {self.name!r} already has a layer named {operation.name!r}; names must differ."
-            )
+        operation = self._operation(layer, self._taken)
         first = self._input_layer
-        if not self._operations and first is None and operation.batch_input_shape is not None:
-            first = InputLayer(batch_shape=operation.batch_input_shape)
+        if not self._operations and first is None:
+            first = _begins_with(operation)
         symbol = self._symbol if self._input_layer is first or first is None else first.inbound_nodes[0].symbol(0)
         if symbol is not None:
             symbol = operation(symbol)
@@ -110,6 +113,79 @@ class Sequential(Model):
         elif self.built:  # called before, on layers that cannot be tried on symbols
             self.built = False
 
+    append = add
+
+    def _operation(self, layer: Any, taken: set[str]) -> Layer:
+        """What is called for a layer or module; its name must not be among `taken`."""
+        if not isinstance(layer, nn.Module):
+            raise TypeError(
+                f"Sequential {self.name!r}: expected a layer or a torch.nn.Module, found {layer!r}.{_hint(layer)}"
+            )
+        operation = layer if isinstance(layer, Layer) else TorchModule(layer, name=_module_name(layer))
+        if operation.name in taken:
+            raise ValueError(
+                f"Sequential {self.name!r} already has a layer named {operation.name!r}; names must differ."
+            )
+        return operation
+
+    def _see_replaced(self, given: list[Any]) -> None:
+        """Take over children that were replaced, added or removed under the names of positions."""
+        places = sorted((name for name in self._modules if name.isdecimal()), key=int)
+        chain: list[Any] = [self._modules[name] for name in places]
+        if chain == given:
+            return
+        known = {id(layer): operation for layer, operation in zip(given, self._operations, strict=True)}
+        operations: list[Layer] = []
+        taken: set[str] = set()
+        for layer in chain:
+            if isinstance(layer, InputLayer):
+                raise ValueError(f"Sequential {self.name!r}: an Input can only come first, and once.")
+            operation = known.get(id(layer))
+            if operation is None or operation.name in taken:
+                operation = self._operation(layer, taken)
+            operations.append(operation)
+            taken.add(operation.name)
+        self._forget_calls()
+        for place, (name, layer) in enumerate(zip(places, chain, strict=True)):
+            if name != str(place):
+                del self._modules[name]
+                self._modules[str(place)] = layer
+        own = self.__dict__
+        own["_given"], own["_operations"], own["_taken"], own["_symbol"] = chain, operations, taken, None
+        self._forget_network()
+        for layer, operation in zip(chain, operations, strict=True):
+            if id(layer) not in known:
+                layer.train(self.training)
+                if not own["_trainable"]:
+                    operation.trainable = False
+        if self._input_layer is not None:
+            with contextlib.suppress(ValueError):  # as at a first call: the layers are then called one by one
+                self._chain_from(self._input_layer)
+
+    def _forget_calls(self) -> None:
+        """Take the symbolic calls of the chain away from its layers."""
+        network = self._made_network()
+        mine = set() if network is None else {*map(id, network.nodes)}
+        for operation in self._operations:
+            operation.inbound_nodes[:] = [node for node in operation.inbound_nodes if id(node) not in mine]
+
+    def __len__(self) -> int:
+        """The number of layers, without the input layer."""
+        return len(self.layers)
+
+    def __bool__(self) -> bool:
+        """True, also without layers: a model is no list."""
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        """The layers one by one."""
+        return iter(self.layers)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """One layer, or for a slice a new Sequential of the same layers."""
+        found = self.layers[index]
+        return Sequential(found) if isinstance(index, slice) else found
+
     def _begin(self, layer: InputLayer) -> None:
         if self._operations or self._input_layer is not None:
             raise ValueError(f"Sequential {self.name!r}: an Input can only come first, and once.")
@@ -118,6 +194,7 @@ class Sequential(Model):
 
     def pop(self) -> Any:
         """Take away the last layer and return it. TypeError if there is none."""
+        self._see_children()
         if not self._given:
             raise TypeError(f"Sequential {self.name!r} has no layer to pop.")
         operation, layer = self._operations.pop(), self._given.pop()
@@ -170,6 +247,11 @@ class Sequential(Model):
     @property
     def _network(self) -> Network | None:  # type: ignore[override]
         """The chain as a graph, made when it is asked for; None while the input shape is unknown."""
+        if not torch.compiler.is_compiling():
+            self._see_children()
+        return self._made_network()
+
+    def _made_network(self) -> Network | None:
         if self._chain is None and self._symbol is not None:
             source = self._input_layer.inbound_nodes[0].symbol(0)
             self.__dict__["_chain"] = Network(source, self._symbol, f"Sequential {self.name!r}")
@@ -199,11 +281,13 @@ class Sequential(Model):
         return functools.partial(run_module, operation.module) if given else operation
 
     def _listed(self) -> list[Any]:
+        self._see_children()
         return list(self._operations)
 
     def _saved_layers(self) -> list[Any]:
         return self.layers
 
+    @runs_graph
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """The last layer's output."""
         # A tracer cannot write code; what it traces of the loop is the same.
@@ -227,6 +311,7 @@ class Sequential(Model):
 
     def get_config(self) -> dict[str, Any]:
         """The layers and their configs as plain JSON data, in Keras's form."""
+        self._see_children()
         own: dict[str, Any] = {"name": self.name, "trainable": self.trainable,
                                "dtype": serialize(self.dtype_policy)}  # fmt: skip
         own["layers"] = [] if self._input_layer is None else [serialize(self._input_layer)]
@@ -292,6 +377,21 @@ def _hint(found: Any) -> str:
 
 def _module_name(module: nn.Module) -> str:
     return unique_name(snake_case(type(module).__name__))
+
+
+def _begins_with(operation: Layer) -> InputLayer | None:
+    """The input of a chain whose first layer knows its input shape: it was told, or is a model of one input."""
+    if operation.batch_input_shape is not None:
+        return InputLayer(batch_shape=operation.batch_input_shape)
+    network = operation._network if isinstance(operation, Model) else None
+    if network is None or isinstance(network.inputs, dict) or len(network.input_symbols) != 1:
+        return None
+    symbol = network.input_symbols[0]
+    return InputLayer(batch_shape=symbol.shape, dtype=symbol.dtype)
+
+
+def _shown(given: Any) -> str:
+    return f"{type(given).__name__} {getattr(given, 'name', '')!r}"
 
 
 def _policy(described: Any) -> DTypePolicy:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -80,8 +81,9 @@ def nothing_moves(module: nn.Module, beside: Iterable[Any] = ()) -> Iterator[See
     drawn_from = [*_GLOBAL_SOURCES, *(one for one in before.values() if type(one) in _SOURCES)]
     sources = [(one, pickle.dumps(one)) for one in drawn_from]
     generators = [(one, one.get_state()) for one in (torch.default_generator, *_generators(module, before))]
-    found = tensors_within(before.values())
-    kept = [(one, one._version, one.detach().clone()) for one in found if not one.is_inference()]
+    own = {*map(id, chain(module.parameters(), module.buffers()))}  # programs change these
+    found = [one for one in tensors_within(before.values()) if id(one) not in own and not one.is_inference()]
+    kept = [(one, one._version, one.detach().clone()) for one in found]
     try:
         seen = Seen(module, before)
         yield seen

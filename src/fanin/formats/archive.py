@@ -30,7 +30,7 @@ from fanin.formats.write import replacing, target
 from fanin.layers.input_layer import InputLayer
 from fanin.layers.layer import Layer
 from fanin.layers.variables import unfilled_weights
-from fanin.registry import custom_object_scope, deserialize, serialize, sharing
+from fanin.registry import custom_object_scope, deserialize, serialize, serialize_config, sharing
 
 KERAS_VERSION = "3.15.1"  # whose format this is
 
@@ -62,19 +62,16 @@ def save_model(
     if not model.built:
         raise ValueError(f"Model {model.name!r} has no weights yet: build it, or call it once, before saving.")
     with sharing(_shared_layers(model)):
-        config = serialize(model)
+        config, compiled = serialize(model), compile_configs(model)
     adapters = low_rank.describe(model)
     if adapters:
         config["adapters"] = adapters
         low_rank.leave_out_alpha(config)
-    compiled = model.get_compile_config()
-    if compiled is not None:
-        config["compile_config"] = compiled
-        config |= model.get_own_compile_config()  # beside it: Keras's compile takes no further arguments
-    elif model.__dict__.get("_compiled_with") is not None:
+    config |= compiled
+    if not compiled and model.__dict__.get("_compiled_with") is not None:
         warnings.warn(
-            f"Model {model.name!r} is saved without its optimizer, loss and metrics: one of them (torch.optim's, an "
-            "unregistered function) has no config.",
+            f"Model {model.name!r} is saved without its optimizer, loss and metrics: one of them (torch's, a lambda) "
+            "has no config.",
             UserWarning,
             stacklevel=3,
         )
@@ -86,11 +83,24 @@ def save_model(
     date = time.strftime("%Y-%m-%d@%H:%M:%S")
     metadata = {"keras_version": KERAS_VERSION, "date_saved": date, "fanin_version": version("fanin")}
     weights = io.BytesIO()
-    hdf5.write(state.all_groups(model, None if compiled is None else model.optimizer), weights)
+    hdf5.write(state.all_groups(model, state.own_optimizer(model) if compiled else None), weights)
     members = {_METADATA: json.dumps(metadata).encode(), _CONFIG: encoded, _WEIGHTS: weights.getvalue()}
     members |= {f"assets/{name}": data for name, data in (assets or {}).items()}
     with replacing(path) as file:
         _write_zip(file, members)
+
+
+def compile_configs(model: Any) -> dict[str, Any]:
+    """How a model was compiled, under the keys of an archive's config, as plain JSON data; {} if that has no config."""
+    if model.get_compile_config() is None:
+        return {}
+    own: dict[str, Any] = model.get_own_compile_config()  # beside it: Keras's compile takes no further arguments
+    return {"compile_config": serialize_config(model, "get_compile_config"), **own}
+
+
+def wanted_compile(how: dict[str, Any], own: Any) -> dict[str, Any]:
+    """What `compile_from_config` gets: a model of one's own may take no more than it gave."""
+    return how if own is None else {**how, "learning_rate_multipliers": own}
 
 
 def _shared_layers(model: Any) -> list[Layer]:
@@ -143,7 +153,7 @@ def load_model(
             raise MismatchError("expected the config of a model.")
         how, own = config.pop("compile_config", None), config.pop("learning_rate_multipliers", None)
         adapters = config.pop("adapters", None)
-        wanted = {**how, "learning_rate_multipliers": own} if compile and isinstance(how, dict) else None
+        wanted = wanted_compile(how, own) if compile and isinstance(how, dict) else None
         check_classes({"config": config, "compile_config": wanted}, most_layers(len(members[_WEIGHTS])))
         model = made(config, _room(members))
         if adapters is not None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fanin.formats.archive import compile_configs, wanted_compile
 from fanin.graph.node import FunctionCall
 from fanin.graph.symbolic import SymbolicTensor
 from fanin.graph.tree import leaves
@@ -14,7 +15,7 @@ from fanin.layers.layer import Layer
 from fanin.layers.module import TorchModule
 from fanin.models.model import Functional, Model
 from fanin.models.sequential import Sequential
-from fanin.registry import custom_object_scope, deserialize
+from fanin.registry import custom_object_scope, deserialize, serialize_config, sharing
 
 
 def clone_model(model: Model, input_tensors: Any = None, clone_function: Callable[[Any], Any] | None = None) -> Model:
@@ -36,9 +37,11 @@ def clone_model(model: Model, input_tensors: Any = None, clone_function: Callabl
     (None, 2)
     """
     made = _connected(model, input_tensors, clone_function if clone_function is not None else _equal)
-    config = model.get_compile_config()
-    if config is not None:
-        made.compile_from_config({**config, **model.get_own_compile_config()})
+    with sharing() as own:
+        how = compile_configs(model)
+    if how:
+        with custom_object_scope(own):
+            made.compile_from_config(wanted_compile(how["compile_config"], how.get("learning_rate_multipliers")))
     return made
 
 
@@ -49,7 +52,7 @@ def _connected(model: Model, input_tensors: Any, clone: Callable[[Any], Any]) ->
         copy: Model = Sequential([*begin, *(clone(layer) for layer in model._listed())], name=model.name)
         return copy if input_tensors is None else Functional(input_tensors, copy(input_tensors), name=model.name)
     if model._network is None:
-        again: Model = type(model).from_config(model.get_config())
+        again: Model = _anew(model)
         return again
     network = model._network
     given = list(leaves(input_tensors)) if input_tensors is not None else []
@@ -79,7 +82,15 @@ def _equal(layer: Layer) -> Layer:
             f"Layer {layer.name!r} holds the torch module {layer.module!r}, which has no config. Use "
             "copy.deepcopy(model), or give a clone_function."
         )
-    return clone_model(layer) if isinstance(layer, Model) else type(layer).from_config(layer.get_config())
+    return clone_model(layer) if isinstance(layer, Model) else _anew(layer)
+
+
+def _anew(layer: Any) -> Any:
+    """A layer of equal config, whose own classes and functions need no registration."""
+    with sharing() as own:
+        config = serialize_config(layer)
+    with custom_object_scope(own):
+        return type(layer).from_config(config)
 
 
 def model_from_json(json_string: str, custom_objects: Mapping[str, Any] | None = None) -> Any:
@@ -100,6 +111,5 @@ def model_from_json(json_string: str, custom_objects: Mapping[str, Any] | None =
     how = config.get("compile_config") if isinstance(config, dict) else None
     if isinstance(how, dict):
         with custom_object_scope(custom_objects):
-            own = config.get("learning_rate_multipliers")
-            model.compile_from_config({**how, "learning_rate_multipliers": own})
+            model.compile_from_config(wanted_compile(how, config.get("learning_rate_multipliers")))
     return model

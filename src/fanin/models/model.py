@@ -13,7 +13,7 @@ from fanin.models.graph_config import describe, rebuild
 from fanin.models.network import Network
 from fanin.models.steps import Steps
 from fanin.models.summary import print_summary
-from fanin.registry import Family, custom_object_scope, serialize
+from fanin.registry import Family, custom_object_scope, serialize, sharing, with_objects
 from fanin.training import loop
 from fanin.training.compiled import Compiled
 
@@ -314,9 +314,8 @@ class Model(Steps):
 
     def to_json(self, **kwargs: Any) -> str:
         """The architecture and how it was compiled as JSON, in Keras's form; kwargs go to json.dumps."""
-        config, compiled = serialize(self), self.get_compile_config()
-        if compiled is not None:
-            config |= {"compile_config": compiled, **self.get_own_compile_config()}
+        with sharing():
+            config = serialize(self) | archive.compile_configs(self)
         return json.dumps(config, **kwargs)
 
     def save(self, filepath: Any, overwrite: bool = True) -> None:
@@ -359,12 +358,13 @@ class Model(Steps):
 
     def get_own_compile_config(self) -> dict[str, Any]:
         """What `compile` was told and Keras does not know, as plain JSON data."""
-        factors = self._compiled().multipliers
+        factors = self._compiled().multipliers if self.compiled else {}
         return {"learning_rate_multipliers": factors} if factors else {}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as `get_compile_config` described."""
-        compiled = Compiled.from_config(config)
+        objects = {key: with_objects(config.get(key)) for key in ("loss", "metrics", "weighted_metrics")}
+        compiled = Compiled.from_config({**config, **objects})
         compiled.suit(self.dtype_policy)
         self.__dict__["_compiled_with"] = compiled
 

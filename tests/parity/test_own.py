@@ -1,4 +1,4 @@
-"""Classes and functions that nobody registered, in files of Keras and fanin, read with custom_objects on both sides."""
+"""What is one's own in files, read by both: names that nobody registered, tied weights, own variables."""
 
 import keras
 import numpy as np
@@ -54,3 +54,14 @@ def test_custom_objects(tmp_path, writer, reader):
     assert loaded.evaluate(x, y[:, :3], verbose=0) == pytest.approx(model.evaluate(x, y[:, :3], verbose=0), rel=1e-4)
     with pytest.raises((TypeError, ValueError), match="Around"):
         reader.saving.load_model(path)
+
+
+@pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
+def test_keras_reads_tied_weights(tmp_path, ending):
+    path = str(tmp_path / f"m{ending}")
+    model, read = (K.Sequential([K.Input((8,)), K.layers.Dense(8), K.layers.Dense(8)]) for K in (fanin, keras))
+    model.layers[1].kernel = model.layers[0].kernel
+    (model.save if ending == ".keras" else model.save_weights)(path)
+    read.load_weights(path)
+    x = np.eye(8, dtype="f4")
+    np.testing.assert_allclose(read.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)

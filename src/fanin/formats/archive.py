@@ -61,6 +61,7 @@ def save_model(
     )
     if not model.built:
         raise ValueError(f"Model {model.name!r} has no weights yet: build it, or call it once, before saving.")
+    state.check_plain(model)
     with sharing(_shared_layers(model)):
         config, compiled = serialize(model), compile_configs(model)
     adapters = low_rank.describe(model)

@@ -46,6 +46,7 @@ def save_weights(model: nn.Module, filepath: str | os.PathLike[str], overwrite: 
     if shown.endswith(".safetensors"):
         tensors.save(model, path)
         return
+    state.check_plain(model)
     groups = state.all_groups(model, state.own_optimizer(model))
     with replacing(path) as file:
         hdf5.write(groups, file, {_CHECKSUM: _PLACE})

@@ -170,3 +170,37 @@ def test_two_classes_of_one_name(tmp_path):
     for write in (lambda: model.save(tmp_path / "m.keras"), model.to_json):
         with pytest.raises(ValueError, match="both named 'Chained'"):
             write()
+
+
+# --- ways of one's own to keep state ----------------------------------------------------------------------------------
+
+
+def keeping(method):
+    kind = type("Keeps", (Chained,), {method: lambda self, store: None})
+    return fanin.Sequential([fanin.Input((3,)), kind(Dense(2), name="keeps")]), kind
+
+
+@pytest.mark.parametrize("method", ["save_own_variables", "load_own_variables", "save_assets", "load_assets"])
+def test_state_that_would_be_lost_is_refused(tmp_path, method):
+    model, kind = keeping(method)
+    with pytest.raises(NotImplementedError, match=rf"Keeps 'keeps' defines {method}\(\), which fanin does not call"):
+        model.save(tmp_path / "m.keras")
+    if method.endswith("assets"):  # which Keras has in archives only
+        model.save_weights(tmp_path / "m.weights.h5")
+        model.load_weights(tmp_path / "m.weights.h5")
+    else:
+        with pytest.raises(NotImplementedError, match=rf"Keeps 'keeps' defines {method}\(\)"):
+            model.save_weights(tmp_path / "m.weights.h5")
+        assert not list(tmp_path.iterdir())
+
+    plain = fanin.Sequential([fanin.Input((3,)), type("Keeps", (Chained,), {})(Dense(2), name="keeps")])
+    plain.save(tmp_path / "m.keras")
+    with pytest.raises(MismatchError, match=rf"m\.keras.*Keeps 'keeps' defines {method}\(\)"):
+        load_model(tmp_path / "m.keras", {"Keeps": kind})
+
+
+def test_an_optimizer_with_a_way_of_its_own(tmp_path):
+    model = fanin.Sequential([fanin.Input((3,)), Dense(2)])
+    model.compile(type("Kept", (optimizers.SGD,), {"save_own_variables": lambda self, store: None})(), "mse")
+    with pytest.raises(NotImplementedError, match=r"Kept 'kept.*' defines save_own_variables\(\)"):
+        model.save(tmp_path / "m.keras")

@@ -62,6 +62,7 @@ def save_model(
     if not model.built:
         raise ValueError(f"Model {model.name!r} has no weights yet: build it, or call it once, before saving.")
     state.check_plain(model)
+    state.check_ways(model, state.VARIABLES + state.ASSETS)
     with sharing(_shared_layers(model)):
         config, compiled = serialize(model), compile_configs(model)
     adapters = low_rank.describe(model)
@@ -157,6 +158,9 @@ def load_model(
         wanted = wanted_compile(how, own) if compile and isinstance(how, dict) else None
         check_classes({"config": config, "compile_config": wanted}, most_layers(len(members[_WEIGHTS])))
         model = made(config, _room(members))
+        fault = state.own_ways(model.modules(), state.ASSETS)
+        if fault:
+            raise MismatchError(fault)
         if adapters is not None:
             low_rank.rebuild(model, adapters, _room(members))
     if wanted is not None:

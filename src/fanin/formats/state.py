@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -33,6 +33,29 @@ def check_built(model: nn.Module) -> None:
     if waiting:
         places = ", ".join(map(repr, waiting[:5]))
         raise ValueError(f"{type(model).__name__} has no weights yet at {places}: build it, or call it once.")
+
+
+VARIABLES, ASSETS = ("save_own_variables", "load_own_variables"), ("save_assets", "load_assets")
+
+
+def own_ways(parts: Iterable[Any], methods: Collection[str]) -> str:
+    """What is to be said of a part that keeps state in a way of its own, which nobody here calls; "" if none does."""
+    for part in parts:
+        for method in methods:
+            if callable(getattr(part, method, None)):
+                name = getattr(part, "name", None)
+                return (
+                    f"{type(part).__name__} {name!r} defines {method}(), which fanin does not call, so its state would "
+                    "be lost. Keep it in a weight, add_weight(trainable=False), or in get_config."
+                )
+    return ""
+
+
+def check_ways(model: nn.Module, methods: Collection[str]) -> None:
+    """NotImplementedError for a part of a model, or its optimizer, that keeps state in a way of its own."""
+    fault = own_ways([*model.modules(), own_optimizer(model)], methods)
+    if fault:
+        raise NotImplementedError(f"Cannot save: {fault}")
 
 
 def check_plain(model: nn.Module) -> None:
@@ -106,6 +129,9 @@ class Plan:
         exact: bool = True,
         skip: Collection[nn.Module] = (),
     ):
+        fault = own_ways([*model.modules(), optimizer], VARIABLES)
+        if fault:
+            raise MismatchError(fault)
         self.faults = Faults()
         self.note = ""
         self._model, self._reader, self._optimizer = model, reader, optimizer

@@ -11,7 +11,7 @@ import torch
 
 from fanin import activations, initializers, regularizers
 from fanin.errors import MismatchError
-from fanin.layers import Dense
+from fanin.layers import Dense, TorchModule
 from fanin.registry import (
     Family,
     custom_object_scope,
@@ -21,6 +21,7 @@ from fanin.registry import (
     get_registered_object,
     register_keras_serializable,
     serialize,
+    sharing,
     snake_case,
 )
 
@@ -145,15 +146,100 @@ def test_what_is_put_into_the_table_is_found_in_every_thread_and_saved_under_its
 def test_what_no_file_can_bring_back_is_refused():
     with pytest.raises(ValueError, match="Cannot save a lambda"):
         serialize(lambda x: x)
-    with pytest.raises(ValueError, match="register_keras_serializable"):
-        serialize(test_snake_case_is_that_of_keras)
+    for value, message in (
+        (len, "neither a function of your own"),
+        (torch.nn.functional.mse_loss, "neither a function of your own"),
+        (torch.nn.Linear(1, 1), r"Cannot save Linear\(.*has no get_config"),
+        (object(), "has no get_config"),
+        (TorchModule(torch.nn.Identity()), "class TorchModule: it is not known to files"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            serialize(value)
 
-    class Unknown:
+
+class Own:
+    def __init__(self, parts=None):
+        self.parts = parts
+
+    def get_config(self):
+        return {"parts": self.parts}
+
+    @classmethod
+    def from_config(cls, config):
+        config["parts"] = deserialize(config["parts"])  # as Keras's guide writes it
+        return cls(**config)
+
+
+def halve(x):
+    return x / 2
+
+
+def test_your_own_need_not_be_registered():
+    described = json.loads(json.dumps(serialize(Own([Own(2), halve, Dense(3, halve)]))))
+    assert (described["module"], described["class_name"], described["registered_name"]) == (__name__, "Own", "Own")
+    known = {"Own": Own, "halve": halve}
+    for _ in range(2):  # from_config writes into a copy
+        parts = deserialize(described, known).parts
+        assert parts[0].parts == 2
+        assert parts[1] is parts[2].activation is halve
+        assert parts[2].units == 3
+    with pytest.raises(MismatchError, match=r"Unknown class 'Own'.*custom_objects"):
+        deserialize(described)
+    with pytest.raises(MismatchError, match=r"Unknown class 'halve'.*custom_objects"):
+        deserialize(described, {"Own": Own})
+
+
+def test_a_value_that_cannot_be_saved_is_named_with_its_object_and_key():
+    class Named(Own):
+        name = "first"
+
+    with pytest.raises(ValueError, match=r"^Own, get_config\(\)\['parts'\]: Named 'first', .*'parts'\]: .*a lambda"):
+        serialize(Own({"a": Named(lambda x: x)}))
+
+    class Without:
         def get_config(self):
-            return {}
+            pass
 
-    with pytest.raises(ValueError, match="its class Unknown is not known to files"):
-        serialize(Unknown())
+    with pytest.raises(TypeError, match=r"Without: get_config\(\) must return a dict, found None"):
+        serialize(Without())
+
+
+def test_a_scope_names_what_is_written():
+    doubled = lambda x: 2 * x  # noqa: E731
+    with custom_object_scope({"mine": Own, "doubled": doubled}):
+        described = json.loads(json.dumps(serialize(Own(doubled))))
+        assert deserialize(described).parts is doubled
+    assert (described["class_name"], described["registered_name"]) == ("Own", "mine")
+    with pytest.raises(ValueError, match="Cannot save a lambda"):
+        serialize(doubled)
+
+
+def test_names_that_are_fanins_too():
+    def relu(x):
+        return x
+
+    with pytest.raises(ValueError, match="your function 'relu': fanin has one of that name"):
+        serialize(relu)
+    with custom_object_scope({"rectified": relu}):
+        assert serialize(relu)["config"] == "rectified"
+
+    own = type("Dense", (Own,), {})
+    described = json.loads(json.dumps(serialize([own(1), Dense(2)])))
+    with pytest.raises(MismatchError, match=f"Unknown class 'Dense' .module '{__name__}'"):
+        deserialize(described)
+    first, second = deserialize(described, {"Dense": own})
+    assert (type(first), type(second)) == (own, Dense)
+
+    shadow = type("Dense", (Own,), {"__module__": "keras.layers"})
+    with pytest.raises(ValueError, match="not known to files"):
+        serialize(shadow())
+
+
+def test_two_of_one_name_are_not_written():
+    other = type("Own", (Own,), {})
+    with sharing() as written, pytest.raises(ValueError, match="two classes or functions that are both named 'Own'"):
+        serialize([Own(halve), other()])
+    assert written == {"Own": Own, "halve": halve}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 A `Family` is one kind of named things (activations, initializers, ...). It holds a table of names, which is also the
 allowlist for files: nothing is ever imported by a name that a file gives. A user's own class or function becomes part
-of the tables by `register_keras_serializable`, or for one load by `custom_objects=`.
+of the tables by `register_keras_serializable`, or for one load by `custom_objects=`. One that is in no table is written
+under its own name, as Keras does, and found again by `custom_objects`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ T = TypeVar("T")
 Named = TypeVar("Named")
 Json = dict[str, Any]
 
+_NOT_OWN = ("fanin", "torch")  # packages whose classes and functions are in a table or in no file
 _builtin: dict[tuple[str, str], Any] = {("keras", "DTypePolicy"): DTypePolicy}
 _places: dict[Any, tuple[str, str]] = {DTypePolicy: ("keras", "DTypePolicy")}
 _registered: dict[str, Any] = {}
@@ -33,6 +35,7 @@ class _Scope(threading.local):
     objects: Mapping[str, Any] = {}
     numbers: Mapping[int, int] = {}  # id of an object that is written several times -> its number
     shared: dict[int, Any] | None = None  # number -> module that was read
+    written: dict[str, Any] | None = None  # name -> class or function of one's own that was written under it
 
 
 _scope = _Scope()
@@ -100,7 +103,8 @@ def get_registered_object(name: str, custom_objects: Mapping[str, Any] | None = 
 
 @contextmanager
 def custom_object_scope(objects: Mapping[str, Any] | None) -> Iterator[None]:
-    """Inside the block, names in `objects` are found when configs are read. For this thread only."""
+    """Inside the block, names in `objects` are found when configs are read, and stand for their objects in what is
+    written. For this thread only."""
     previous = _scope.objects
     _scope.objects = {**previous, **(objects or {})}
     try:
@@ -110,18 +114,23 @@ def custom_object_scope(objects: Mapping[str, Any] | None) -> Iterator[None]:
 
 
 @contextmanager
-def sharing(objects: Iterable[Any] = ()) -> Iterator[None]:
-    """Inside the block, modules that a config holds several times stay one: they have a number. For this thread only.
+def sharing(objects: Iterable[Any] = ()) -> Iterator[dict[str, Any]]:
+    """Inside the block, modules that a config holds several times stay one: they have a number. Names of classes and
+    functions that nobody registered stand for one each. For this thread only.
 
     Args:
         objects: what gets a number when it is written, Keras's `shared_object_id`. Reading finds them by it.
+
+    Yields a dict that comes to hold those classes and functions by their names, as `custom_objects` does.
     """
-    previous = _scope.numbers, _scope.shared
+    previous = _scope.numbers, _scope.shared, _scope.written
     _scope.numbers, _scope.shared = {id(obj): number for number, obj in enumerate(objects, 1)}, {}
+    written: dict[str, Any] = {}
+    _scope.written = written
     try:
-        yield
+        yield written
     finally:
-        _scope.numbers, _scope.shared = previous
+        _scope.numbers, _scope.shared, _scope.written = previous
 
 
 # --- families -----------------------------------------------------------------------------------------------
@@ -219,7 +228,8 @@ class Family(Generic[T]):
         if not isinstance(config, Mapping) or "module" in config or config.get("class_name") not in self._table:
             return config
         module, name = _places[self._table[config["class_name"]]]
-        return {"registered_name": None, **config, "module": module, "class_name": name}
+        own = name if get_registered_object(name) is not None else None  # which stood for Keras's, too
+        return {"registered_name": own, **config, "module": module, "class_name": name}
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------
@@ -228,8 +238,10 @@ class Family(Generic[T]):
 def serialize(obj: Any) -> Any:
     """Plain JSON data for a value of a config, in the form that Keras writes.
 
-    Numbers, strings, lists and dicts stay; an object becomes {"module", "class_name", "config", "registered_name"}.
-    Raises ValueError, with the way out, for a lambda and for classes and functions that nobody registered.
+    Numbers, strings, lists and dicts stay; an object becomes {"module", "class_name", "config", "registered_name"}, and
+    so do the objects in its config. Classes and functions that nobody registered are written under the name that they
+    have in a `custom_object_scope`, else under their own, by which `custom_objects` finds them. Raises ValueError, with
+    the way out, for a lambda, for what has no `get_config`, and for names that fanin's own objects have.
     """
     if obj is None or isinstance(obj, (bool, int, float, str)):
         return obj
@@ -256,22 +268,77 @@ def serialize(obj: Any) -> Any:
     return _serialize_function(obj)
 
 
+def serialize_config(obj: Any, method: str = "get_config") -> Json:
+    """What `obj.get_config()`, or another such method, returns, as plain JSON data, objects in it too.
+
+    Raises ValueError that names the object and the key for a value that has no form in files.
+    """
+    given = getattr(obj, method)()
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{_shown(obj)}: {method}() must return a dict, found {given!r}.")
+    config = {}
+    for key, value in given.items():
+        try:
+            config[str(key)] = serialize(value)
+        except ValueError as error:
+            raise ValueError(f"{_shown(obj)}, {method}()[{key!r}]: {error}") from None
+    return config
+
+
+def _shown(obj: Any) -> str:
+    """ "Dense 'dense_1'", or the class alone."""
+    name = getattr(obj, "name", None)
+    return f"{type(obj).__name__} {name!r}" if isinstance(name, str) else type(obj).__name__
+
+
 def _serialize_instance(obj: Any) -> Json:
     cls = type(obj)
-    registered = get_registered_name(cls)
-    if registered is None and cls not in _places:
-        raise ValueError(
-            f"Cannot save {obj!r}: its class {cls.__name__} is not known to files. "
-            "Decorate it with @fanin.saving.register_keras_serializable()."
-        )
-    module, name = (None, cls.__name__) if registered is not None else _places[cls]
-    described = {"module": module, "class_name": name, "config": obj.get_config(), "registered_name": registered}
+    registered, place = get_registered_name(cls), _places.get(cls)
+    if registered is not None:
+        module, name = None, cls.__name__
+    elif place is not None:
+        module, name = place
+    else:
+        module, name, registered = _own_class(cls)
+    described: Json = {"module": module, "class_name": name, "config": serialize_config(obj)}
+    described["registered_name"] = registered
     built_from = obj.get_build_config() if hasattr(obj, "get_build_config") else None
     if built_from is not None:
-        described["build_config"] = built_from
+        described["build_config"] = serialize(built_from)
     if id(obj) in _scope.numbers:
         described["shared_object_id"] = _scope.numbers[id(obj)]
     return described
+
+
+def _own_class(cls: type) -> tuple[str | None, str, str]:
+    """Module, name and registered name of a class that nobody registered, as Keras writes them.
+
+    The module is not imported by anybody: it tells a class named "Dense" from fanin's.
+    """
+    if _origin(cls) in _NOT_OWN or _of_fanin(cls.__module__, cls.__name__) is not None:
+        raise ValueError(
+            f"Cannot save an object of class {cls.__name__}: it is not known to files. Use a class of your own with "
+            "get_config()."
+        )
+    module = None if cls.__module__ == "__main__" else cls.__module__
+    return module, cls.__name__, _own_name(cls, cls.__name__)
+
+
+def _origin(obj: Any) -> str:
+    return str(getattr(obj, "__module__", None)).split(".")[0]
+
+
+def _own_name(obj: Any, name: str) -> str:
+    """The name of what nobody registered: that in the scope, else its own. ValueError if two are written under one."""
+    found = name
+    if _scope.objects.get(name) is not obj:
+        found = next((key for key, value in _scope.objects.items() if value is obj), name)
+    if _scope.written is not None and _scope.written.setdefault(found, obj) is not obj:
+        raise ValueError(
+            f"Cannot save two classes or functions that are both named {found!r}: a file could not tell them apart. "
+            "Decorate them with @fanin.saving.register_keras_serializable(), under different names."
+        )
+    return found
 
 
 def _place(obj: Any) -> tuple[str, str] | None:
@@ -282,21 +349,40 @@ def _place(obj: Any) -> tuple[str, str] | None:
 
 
 def _serialize_function(obj: Any) -> Json:
-    name = getattr(obj, "__name__", type(obj).__name__)
-    registered = get_registered_name(obj)
-    if registered is not None:
-        return {"module": "builtins", "class_name": "function", "config": registered, "registered_name": "function"}
+    name = getattr(obj, "__name__", None)
+    found = get_registered_name(obj)
     place = _place(obj)
-    if place is not None:
-        return {"module": "builtins", "class_name": "function", "config": place[1], "registered_name": "function"}
-    if name == "<lambda>":
-        raise ValueError(
-            "Cannot save a lambda: a file would have to carry its code, and no loader could trust it. "
-            "Write a function and decorate it with @fanin.saving.register_keras_serializable()."
-        )
-    raise ValueError(
-        f"Cannot save {name!r}: it is not known to files. Decorate it with @fanin.saving.register_keras_serializable()."
-    )
+    if found is None and place is not None:
+        found = place[1]
+    if found is None:
+        in_scope = any(value is obj for value in _scope.objects.values())
+        if name == "<lambda>" and not in_scope:
+            raise ValueError(
+                "Cannot save a lambda: a file would have to carry its code, and no loader could trust it. "
+                "Write a function and decorate it with @fanin.saving.register_keras_serializable()."
+            )
+        if name is None and not in_scope:
+            raise ValueError(
+                f"Cannot save {_brief(obj)}: it has no get_config(), so a file could not say how to make it again."
+            )
+        if not in_scope and (not inspect.isfunction(obj) or _origin(obj) in _NOT_OWN):
+            raise ValueError(
+                f"Cannot save {name!r}: it is not known to files, and neither a function of your own nor an object "
+                "with get_config(). Write a function that calls it."
+            )
+        found = _own_name(obj, str(name))
+        if ">" not in found and _function_of_fanin(found) is not None:
+            raise ValueError(
+                f"Cannot save your function {found!r}: fanin has one of that name, which a file would mean. Rename "
+                "it, or decorate it with @fanin.saving.register_keras_serializable()."
+            )
+    return {"module": "builtins", "class_name": "function", "config": found, "registered_name": "function"}
+
+
+def _brief(obj: Any) -> str:
+    """repr, cut short."""
+    shown = repr(obj)
+    return shown if len(shown) <= 200 else f"{shown[:200]}..."
 
 
 def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
@@ -331,12 +417,25 @@ def _deserialize(config: Any) -> Any:
     found = find_class(config)
     if config["class_name"] == "function":
         return found
-    made = found.from_config(config["config"]) if hasattr(found, "from_config") else found(**config["config"])
+    inner = config["config"]
+    inner = dict(inner) if isinstance(inner, Mapping) else inner  # Keras's guides write into it
+    made = found.from_config(inner) if hasattr(found, "from_config") else found(**inner)
     if config.get("build_config") and hasattr(made, "build_from_config"):
         made.build_from_config(config["build_config"])
     if _scope.shared is not None and isinstance(number, int) and isinstance(made, torch.nn.Module):
         _scope.shared[number] = made
     return made
+
+
+def with_objects(value: Any) -> Any:
+    """A value of a config with the objects that it describes in Keras 3's form, found while their scope lasts."""
+    if isinstance(value, list):
+        return [with_objects(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    if "class_name" in value and "config" in value:
+        return deserialize(value) if "module" in value else value  # Keras 2's are found by their family
+    return {key: with_objects(item) for key, item in value.items()}
 
 
 def find_class(config: Mapping[str, Any]) -> Any:
@@ -348,18 +447,14 @@ def find_class(config: Mapping[str, Any]) -> Any:
             raise MismatchError(
                 "This config holds the code of a function (a lambda); fanin never runs code from a file."
             )
-    for candidate in (registered, name):
+    known_here = _of_fanin(module, name) if config["class_name"] != "function" else None
+    # As in Keras: what a file says is fanin's own is not exchanged for a class of the same name.
+    for candidate in (registered, None if known_here is not None and registered is None else name):
         if isinstance(candidate, str):
             found = get_registered_object(candidate)
             if found is not None:
                 return found
-    if config["class_name"] == "function":
-        for (_, entry), value in _builtin.items():
-            if entry == name and inspect.isfunction(value):
-                return value
-    found = _builtin.get((module, name)) if isinstance(module, str) and isinstance(name, str) else None
-    if found is None and isinstance(module, str) and module.startswith("keras.src."):
-        found = _by_internal_path(module, name)
+    found = known_here if config["class_name"] != "function" else _function_of_fanin(name) or _of_fanin(module, name)
     if found is None:
         known = known_classes()
         raise MismatchError(
@@ -367,6 +462,19 @@ def find_class(config: Mapping[str, Any]) -> Any:
             "Register your own with @fanin.saving.register_keras_serializable(), or pass custom_objects={...}."
         )
     return found
+
+
+def _function_of_fanin(name: Any) -> Any:
+    """The built-in function of that name, of whatever family."""
+    return next((value for (_, entry), value in _builtin.items() if entry == name and inspect.isfunction(value)), None)
+
+
+def _of_fanin(module: Any, name: Any) -> Any:
+    """What fanin has under a module and name of Keras's, or None."""
+    if not isinstance(module, str) or not isinstance(name, str):
+        return None
+    found = _builtin.get((module, name))
+    return _by_internal_path(module, name) if found is None and module.startswith("keras.src.") else found
 
 
 def _by_internal_path(module: str, name: str) -> Any:

@@ -62,18 +62,19 @@ def save_model(
     )
     if not model.built:
         raise ValueError(f"Model {model.name!r} has no weights yet: build it, or call it once, before saving.")
+    state.check_plain(model)
+    state.check_ways(model, state.VARIABLES + state.ASSETS)
     with sharing(_shared_layers(model)):
-        config = serialize(model)
+        config, compiled = serialize(model), model.described_compile()
     adapters = low_rank.describe(model)
     if adapters:
         config["adapters"] = adapters
         low_rank.leave_out_alpha(config)
-    compiled = model.described_compile()
     config |= compiled
     if not compiled and model.__dict__.get("_compiled_with") is not None:
         warnings.warn(
-            f"Model {model.name!r} is saved without its optimizer, loss and metrics: one of them (torch.optim's, an "
-            "unregistered function) has no config.",
+            f"Model {model.name!r} is saved without its optimizer, loss and metrics: one of them (torch's, a lambda) "
+            "has no config.",
             UserWarning,
             stacklevel=3,
         )
@@ -85,7 +86,7 @@ def save_model(
     date = time.strftime("%Y-%m-%d@%H:%M:%S")
     metadata = {"keras_version": KERAS_VERSION, "date_saved": date, "fanin_version": version("fanin")}
     weights = io.BytesIO()
-    hdf5.write(state.all_groups(model, model.optimizer if compiled else None), weights)
+    hdf5.write(state.all_groups(model, state.own_optimizer(model) if compiled else None), weights)
     members = {_METADATA: json.dumps(metadata).encode(), _CONFIG: encoded, _WEIGHTS: weights.getvalue()}
     members |= {f"assets/{name}": data for name, data in (assets or {}).items()}
     with replacing(path) as file:
@@ -144,6 +145,9 @@ def load_model(
         wanted = how if compile else None
         check_classes({"config": config, "compile_config": wanted}, most_layers(len(members[_WEIGHTS])))
         model = made(config, _room(members))
+        fault = state.own_ways(model.modules(), state.ASSETS)
+        if fault:
+            raise MismatchError(fault)
         if adapters is not None:
             low_rank.rebuild(model, adapters, _room(members))
     if wanted is not None:

@@ -25,13 +25,14 @@ def check_classes(config: Any, most: int) -> None:
     """All class names of a config at once. UnsafeError for those that carry code, MismatchError for unknown ones."""
     kinds: dict[str, str] = {}
     found: dict[str, list[str]] = {"unsafe": [], "unknown": []}
-    layers = 0
+    layers = in_compile_config = 0
     for place, described in _objects(config, ""):
         label = _label(described)
         if label not in kinds:
             kinds[label] = _kind(described)
             if kinds[label] in found:
                 found[kinds[label]].append(f"{label} at {place}")
+                in_compile_config += kinds[label] == "unknown" and place.startswith("compile_config")
             if len(found["unknown"]) > _SHOWN:
                 break
         layers += kinds[label] == "layer"
@@ -43,9 +44,11 @@ def check_classes(config: Any, most: int) -> None:
         raise UnsafeError(f"it asks for code of its own to run: {', '.join(found['unsafe'][:_SHOWN])}.")
     if found["unknown"]:
         more = " and more" if len(found["unknown"]) > _SHOWN else ""
+        apart = " compile=False leaves the compile_config out." if in_compile_config == len(found["unknown"]) else ""
         raise MismatchError(
             f"it names what fanin does not know: {', '.join(found['unknown'][:_SHOWN])}{more}. Register your own "
-            "classes and functions with @fanin.saving.register_keras_serializable(), or pass custom_objects={...}."
+            f"classes and functions with @fanin.saving.register_keras_serializable(), or pass custom_objects={{...}}."
+            f"{apart}"
         )
     if layers > most:
         raise TooLargeError(f"{layers} layers, more than a weights file of this size has room for.")

@@ -76,15 +76,15 @@ def groups(module: nn.Module, path: str = "", seen: set[int] | None = None) -> I
     Args:
         module: a model, or a part of one.
         path: where it is in the file.
-        seen: ids of modules and tensors that are placed already; each is placed once.
+        seen: ids of modules that are placed already; each is placed once. A weight that several modules have stands
+            with each of them: readers want every layer whole.
     """
     seen = set() if seen is None else seen
     if id(module) in seen:
         return
     seen.add(id(module))
     apart = module._pair_names() if isinstance(module, Adapted) else ()
-    tensors = [tensor for name, tensor in own_weights(module) if id(tensor) not in seen and name not in apart]
-    seen.update(map(id, tensors))
+    tensors = list({id(tensor): tensor for name, tensor in own_weights(module) if name not in apart}.values())
     name = module.name if isinstance(module, Layer) else None
     if tensors or name is not None:
         yield Group(path, name, tensors, owner=module)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize, prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from fanin.errors import MismatchError
 from fanin.formats import low_rank
@@ -29,6 +33,54 @@ def check_built(model: nn.Module) -> None:
     if waiting:
         places = ", ".join(map(repr, waiting[:5]))
         raise ValueError(f"{type(model).__name__} has no weights yet at {places}: build it, or call it once.")
+
+
+VARIABLES, ASSETS = ("save_own_variables", "load_own_variables"), ("save_assets", "load_assets")
+
+
+def own_ways(parts: Iterable[Any], methods: Collection[str]) -> str:
+    """What is to be said of a part that keeps state in a way of its own, which nobody here calls; "" if none does."""
+    for part in parts:
+        for method in methods:
+            if callable(getattr(part, method, None)):
+                name = getattr(part, "name", None)
+                return (
+                    f"{type(part).__name__} {name!r} defines {method}(), which fanin does not call, so its state would "
+                    "be lost. Keep it in a weight, add_weight(trainable=False), or in get_config."
+                )
+    return ""
+
+
+def check_ways(model: nn.Module, methods: Collection[str]) -> None:
+    """NotImplementedError for a part of a model, or its optimizer, that keeps state in a way of its own."""
+    fault = own_ways([*model.modules(), own_optimizer(model)], methods)
+    if fault:
+        raise NotImplementedError(f"Cannot save: {fault}")
+
+
+def check_plain(model: nn.Module) -> None:
+    """ValueError for a weight that torch computes from others: Keras's layout has a place for the plain one only."""
+    for path, part in model.named_modules():
+        for name, by, way_out in _computed_weights(part):
+            shown = part.name if isinstance(part, Layer) else path
+            raise ValueError(
+                f"Layer {shown!r} cannot be saved: its weight {name!r} is computed at each call, by {by}. Make it "
+                f"plain by torch.nn.utils.{way_out}, or save_weights to .safetensors, which holds it as it is."
+            )
+
+
+def _computed_weights(module: nn.Module) -> Iterator[tuple[str, str, str]]:
+    """Name, why, and how to make it plain, of the weights that a module computes."""
+    if parametrize.is_parametrized(module):
+        for name in module.parametrizations:  # type: ignore[union-attr]
+            yield name, "a parametrization", f"parametrize.remove_parametrizations(layer, {name!r})"
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, prune.BasePruningMethod):
+            yield hook._tensor_name, "pruning", f"prune.remove(layer, {hook._tensor_name!r})"
+        elif isinstance(hook, WeightNorm):
+            yield hook.name, "weight_norm", f"remove_weight_norm(layer, {hook.name!r})"
+        elif isinstance(hook, SpectralNorm):
+            yield hook.name, "spectral_norm", f"remove_spectral_norm(layer, {hook.name!r})"
 
 
 def all_groups(model: nn.Module, optimizer: Optimizer | None) -> list[Group]:
@@ -77,12 +129,18 @@ class Plan:
         exact: bool = True,
         skip: Collection[nn.Module] = (),
     ):
+        fault = own_ways([*model.modules(), optimizer], VARIABLES)
+        if fault:
+            raise MismatchError(fault)
         self.faults = Faults()
         self.note = ""
         self._model, self._reader, self._optimizer = model, reader, optimizer
         self._weights: list[tuple[torch.Tensor, Array, Spec]] = []
         self._anew: list[Adapted] = []
-        for group in groups(model, seen={id(part) for part in skip}):
+        self._placed: dict[int, tuple[str, torch.Tensor]] = {}
+        placed = list(groups(model, seen={id(part) for part in skip}))
+        self._counts = Counter(id(tensor) for group in placed for tensor in group.tensors)
+        for group in placed:
             with self.faults.noted():
                 self._plan_group(group, exact)
         with self.faults.noted():
@@ -104,7 +162,21 @@ class Plan:
                 self._anew.append(group.owner)
             else:
                 found += self._checked(apart, exact)  # written later, so the kernel is the one without adapters
+        self._check_tied(group, found)
         self._weights += found
+
+    def _check_tied(self, group: Group, found: list[tuple[torch.Tensor, Array, Spec]]) -> None:
+        """MismatchError if a weight that the model has in several places has other values in one of them."""
+        last = {id(tensor): (array, spec) for tensor, array, spec in found}
+        shared = [(which, *last[which]) for which in last if self._counts[which] > 1]
+        values = {which: self._reader.read(array, spec).reshape(-1).view(torch.uint8) for which, array, spec in shared}
+        for which, value in values.items():
+            path, first = self._placed.get(which, (group.path, value))
+            if not torch.equal(first, value):
+                raise MismatchError(f"{group.path} and {path} share a weight in the model, and differ in the file.")
+        self._placed.update(
+            (which, (group.path, value)) for which, value in values.items() if which not in self._placed
+        )
 
     def _checked(self, group: Group, exact: bool) -> list[tuple[torch.Tensor, Array, Spec]]:
         specs = [spec_of(tensor, exact) for tensor in group.tensors]
@@ -174,5 +246,6 @@ def left_out(optimizer: Optimizer, count: int) -> str:
     """Why a state of `count` variables is not read."""
     return (
         f"The state of the optimizer {optimizer.name!r} is left out: the file has {count} variables, which do not fit "
-        "the weights that train. It was saved before the first step, or after weights were frozen or thawed."
+        "the weights that train. It was saved before the first step, after weights were frozen or thawed, or with "
+        "weights that are tied in only one of the two models."
     )

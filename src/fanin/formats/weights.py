@@ -46,6 +46,8 @@ def save_weights(model: nn.Module, filepath: str | os.PathLike[str], overwrite: 
     if shown.endswith(".safetensors"):
         tensors.save(model, path)
         return
+    state.check_plain(model)
+    state.check_ways(model, state.VARIABLES)
     groups = state.all_groups(model, state.own_optimizer(model))
     with replacing(path) as file:
         hdf5.write(groups, file, {_CHECKSUM: _PLACE})

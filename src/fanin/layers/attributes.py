@@ -89,6 +89,8 @@ class Attributes(nn.Module):
             self._aliases[name] = owned
             return
         self._unnamed.discard(owned)
+        places = self.__dict__.get("_weight_places", [])
+        places[:] = [name if place == owned else place for place in places]
         for table in (self._parameters, self._buffers):
             if owned in table:
                 table[name] = table.pop(owned)  # type: ignore[assignment]

@@ -191,6 +191,18 @@ class Variables(nn.Module):
         # A copy: an initializer may hand out a tensor that belongs to somebody else.
         return value.detach().to(device=self._home, dtype=dtype, copy=True).contiguous()
 
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As nn.Module's. A weight that comes back, from pruning or a parametrization, stands where it stood: the order
+        of weights is what files and `get_weights` have."""
+        places: list[str] = self.__dict__.setdefault("_weight_places", [])
+        comes_back = name in places and name not in self._parameters
+        super().register_parameter(name, param)
+        if name not in places:
+            places.append(name)
+        elif comes_back:
+            for other in [each for each in places if each in self._parameters]:
+                self._parameters[other] = self._parameters.pop(other)
+
     def _register(self, name: str, value: torch.Tensor, trainable: bool) -> torch.Tensor:
         waiting = self._parameters.get(name)
         if isinstance(waiting, Placeholder):
@@ -201,6 +213,8 @@ class Variables(nn.Module):
         if not trainable:
             self.register_buffer(name, value)
             return value
+        if name in self.__dict__.get("_weight_places", ()):
+            self.__dict__["_weight_places"].remove(name)  # made anew, it is the last
         differentiable = value.dtype.is_floating_point or value.dtype.is_complex
         weight = nn.Parameter(value, requires_grad=differentiable and self._trainable)
         self.register_parameter(name, weight)

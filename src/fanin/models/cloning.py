@@ -14,7 +14,7 @@ from fanin.layers.layer import Layer
 from fanin.layers.module import TorchModule
 from fanin.models.model import Functional, Model
 from fanin.models.sequential import Sequential
-from fanin.registry import custom_object_scope, deserialize
+from fanin.registry import custom_object_scope, deserialize, serialize_config, sharing
 from fanin.training.compiled import read_described
 
 
@@ -37,9 +37,11 @@ def clone_model(model: Model, input_tensors: Any = None, clone_function: Callabl
     (None, 2)
     """
     made = _connected(model, input_tensors, clone_function if clone_function is not None else _equal)
-    how = read_described(model.described_compile())
+    with sharing() as own:
+        how = read_described(model.described_compile())
     if how is not None:
-        made.compile_from_config(how)
+        with custom_object_scope(own):
+            made.compile_from_config(how)
     return made
 
 
@@ -51,7 +53,7 @@ def _connected(model: Model, input_tensors: Any, clone: Callable[[Any], Any]) ->
         copy: Model = Sequential([*begin, *(clone(layer) for layer in model._listed())], **own)
         return copy if input_tensors is None else Functional(input_tensors, copy(input_tensors), **own)
     if model._network is None:
-        again: Model = type(model).from_config(model.get_config())
+        again: Model = _anew(model)
         return again
     network = model._network
     given = list(leaves(input_tensors)) if input_tensors is not None else []
@@ -82,7 +84,15 @@ def _equal(layer: Layer) -> Layer:
             f"Layer {layer.name!r} holds the torch module {layer.module!r}, which has no config. Use "
             "copy.deepcopy(model), or give a clone_function."
         )
-    return clone_model(layer) if isinstance(layer, Model) else type(layer).from_config(layer.get_config())
+    return clone_model(layer) if isinstance(layer, Model) else _anew(layer)
+
+
+def _anew(layer: Any) -> Any:
+    """A layer of equal config, whose own classes and functions need no registration."""
+    with sharing() as own:
+        config = serialize_config(layer)
+    with custom_object_scope(own):
+        return type(layer).from_config(config)
 
 
 def model_from_json(json_string: str, custom_objects: Mapping[str, Any] | None = None) -> Any:

@@ -16,7 +16,7 @@ from fanin.models.graph_config import describe, rebuild
 from fanin.models.network import Network
 from fanin.models.steps import Steps
 from fanin.models.summary import print_summary
-from fanin.registry import Family, custom_object_scope, serialize
+from fanin.registry import Family, custom_object_scope, serialize, serialize_config, sharing, with_objects
 from fanin.training import loop
 from fanin.training.compiled import Compiled
 
@@ -362,7 +362,9 @@ class Model(Steps):
 
     def to_json(self, **kwargs: Any) -> str:
         """The architecture and how it was compiled as JSON, in Keras's form; kwargs go to json.dumps."""
-        return json.dumps({**serialize(self), **self.described_compile()}, **kwargs)
+        with sharing():
+            config = serialize(self) | self.described_compile()
+        return json.dumps(config, **kwargs)
 
     def save(self, filepath: Any, overwrite: bool = True) -> None:
         """Write the model to a `.keras` archive that Keras reads too: architecture, weights, compile information.
@@ -405,12 +407,14 @@ class Model(Steps):
 
     def described_compile(self) -> dict[str, Any]:
         """What a file says of it beside the model's config, under "compile_config" and fanin's own keys; {} of None."""
-        config = self.get_compile_config()
-        return {} if config is None else {"compile_config": config, **self._compiled().beside()}
+        if self.get_compile_config() is None:
+            return {}
+        return {"compile_config": serialize_config(self, "get_compile_config"), **self._compiled().beside()}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as `get_compile_config` described."""
-        compiled = Compiled.from_config(config)
+        objects = {key: with_objects(config.get(key)) for key in ("loss", "metrics", "weighted_metrics")}
+        compiled = Compiled.from_config({**config, **objects})
         compiled.suit(self.dtype_policy)
         self.__dict__["_compiled_with"] = compiled
 

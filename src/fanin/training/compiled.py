@@ -313,7 +313,9 @@ def read_described(config: dict[str, Any]) -> dict[str, Any] | None:
     """
     beside = {key: config.pop(key, None) for key in _BESIDE}
     how = config.pop("compile_config", None)
-    return {**how, **beside} if isinstance(how, dict) else None
+    if not isinstance(how, dict):
+        return None
+    return how | {key: value for key, value in beside.items() if value is not None or key in how}
 
 
 def _refuse_unknown(others: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 from torch import nn
 
 from fanin.dtypes import as_policy
-from fanin.errors import NotYetError
 from fanin.formats import archive, onnx, weights
 from fanin.models.graph_config import describe, rebuild
 from fanin.models.network import Network
@@ -122,13 +121,6 @@ class Model(Steps):
             compiled.arrange(*known)  # what fits no output fails now
         self.__dict__["_compiled_with"] = compiled
 
-    def _told(self) -> Compiled:
-        """What `compile` was told, for properties: they have no value before."""
-        try:
-            return self._compiled()
-        except RuntimeError as error:
-            raise NotYetError(str(error)) from None
-
     @property
     def compiled(self) -> bool:
         """Whether `compile` was called."""
@@ -146,7 +138,7 @@ class Model(Steps):
     @property
     def jit_compile(self) -> Any:
         """What `compile` was told of `jit_compile`: True, False or "auto"."""
-        return self._told().jit_compile
+        return self._compiled().jit_compile
 
     @property
     def optimizer(self) -> Any:
@@ -166,12 +158,12 @@ class Model(Steps):
     @property
     def loss(self) -> Any:
         """The loss that the model was compiled with, as it was given."""
-        return self._told().given_loss
+        return self._compiled().given_loss
 
     @property
     def metrics_names(self) -> list[str]:
         """The names of what `evaluate` returns: "loss", the losses of several outputs, and the metrics."""
-        compiled = self._told()
+        compiled = self._compiled()
         return ["loss", *compiled.loss_names, *compiled.metric_names]
 
     def fit(
@@ -215,7 +207,6 @@ class Model(Steps):
 
         Raises DataError for data that would spoil the weights, naming the row: NaN, Inf, labels out of range.
         """
-        self._see_all_children()
         return loop.fit(
             self, self._compiled(), x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks,
             validation_split=validation_split, validation_data=validation_data, shuffle=shuffle,
@@ -245,7 +236,6 @@ class Model(Steps):
             callbacks: one or more Callback objects.
             return_dict: whether to return a dict by name.
         """
-        self._see_all_children()
         logs = loop.evaluate(
             self, self._compiled(), x, y, batch_size=batch_size, verbose=verbose, sample_weight=sample_weight,
             steps=steps, callbacks=callbacks,
@@ -276,7 +266,6 @@ class Model(Steps):
             deterministic: whether a row's outputs shall be the same bits whatever rows stand beside it. Rows then go
                 in tiles of 32, also a single one, or one by one where products need it: several times as long.
         """
-        self._see_all_children()
         return loop.predict(
             self, x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=callbacks, out=out,
             deterministic=deterministic,
@@ -291,18 +280,15 @@ class Model(Steps):
             x, y, sample_weight, class_weight: as for `fit`, all rows in one batch.
             return_dict: whether to return a dict by name; else a number, or a list as in `metrics_names`.
         """
-        self._see_all_children()
         logs = loop.train_on_batch(self, self._compiled(), x, y, sample_weight, class_weight)
         return _returned(logs, return_dict)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
         """The loss and metrics on one batch."""
-        self._see_all_children()
         return _returned(loop.test_on_batch(self, self._compiled(), x, y, sample_weight), return_dict)
 
     def predict_on_batch(self, x: Any) -> Any:
         """The outputs for one batch, as a numpy array."""
-        self._see_all_children()
         return loop.predict_on_batch(self, x)
 
     def summary(

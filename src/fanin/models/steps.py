@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
+from fanin.errors import NotYetError
 from fanin.graph.tree import as_list, leaves, tree_map
 from fanin.metrics import Mean, Metric
 from fanin.models.graphed import Graphed
@@ -40,7 +41,7 @@ class Steps(Graphed):
     def _compiled(self) -> Compiled:
         compiled: Compiled | None = self.__dict__.get("_compiled_with")
         if compiled is None:
-            raise RuntimeError(f"Model {self.name!r} is not compiled: call model.compile(optimizer, loss) first.")
+            raise NotYetError(f"Model {self.name!r} is not compiled: call model.compile(optimizer, loss) first.")
         return compiled
 
     @_default

@@ -5,7 +5,7 @@ Arrays are never fed row by row: an epoch is one permutation, a batch one index_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -135,7 +135,10 @@ class Stream:
 
     def steps(self) -> int | None:
         """The number of batches, if the source knows."""
-        return len(self._source) if isinstance(self._source, Sized) else None
+        try:
+            return len(self._source)  # type: ignore[arg-type]
+        except TypeError:  # a generator, or a DataLoader of an IterableDataset
+            return None
 
 
 def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:

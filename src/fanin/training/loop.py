@@ -213,6 +213,7 @@ def predict_on_batch(model: Any, x: Any) -> Any:
 
 def _prediction(model: Any) -> Prediction:
     """The compiled prediction of a model: of its call, or of a `predict_step` of its own."""
+    model._see_all_children()
     prediction: Prediction | None = model.__dict__.get("_prediction")
     if prediction is None:
         own = (lambda x: model.predict_step((x,))) if overrides(model, "predict_step") else None

@@ -46,6 +46,7 @@ def validates(frequency: Any) -> Callable[[int], bool]:
 
 def trainer(model: Any, compiled: Compiled, data: Arrays | Stream, name: str, trains: bool = False) -> Trainer:
     """Build the model for the data's shape, settle the metrics, and check the targets before anything is trained."""
+    model._see_all_children()
     x, y = (data.x, data.y) if isinstance(data, Arrays) else data.peek()[:2]
     if trains and not compiled.has_optimizer and not overrides(model, "train_step"):
         raise ValueError(f"Model {model.name!r} was compiled without an optimizer: it can be evaluated, not trained.")

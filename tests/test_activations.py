@@ -278,7 +278,9 @@ OF_TORCH = [function for functions in of_torch._FUNCTIONS.values() for function 
 MODULES = [make() for make in of_torch._MODULES.values()]
 
 
-@pytest.mark.parametrize("given", [*OF_TORCH, *MODULES, nn.ReLU(inplace=True)], ids=str)
+@pytest.mark.parametrize(
+    "given", [*OF_TORCH, *MODULES, nn.ReLU(inplace=True)], ids=lambda one: getattr(one, "__name__", None) or repr(one)
+)
 def test_torchs_own_is_saved_as_what_computes_the_same(given):
     x = torch.linspace(-8, 8, 1000)
     expected = given(x.clone())

@@ -6,7 +6,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from fanin.errors import DataError
-from fanin.training.data import Arrays, Reader, Stream, check_finite, weights_of_classes
+from fanin.training.data import Arrays, Stream
+from fanin.training.reading import Reader, check_finite, weights_of_classes
 
 
 def reader(**changes):

@@ -14,7 +14,8 @@ from fanin.graph.tree import tree_map
 from fanin.layers.devices import device_of
 from fanin.layers.modes import in_eval_mode, state_kept
 from fanin.training.compiled import Compiled
-from fanin.training.data import Arrays, Batch, Reader, Stream, on_device
+from fanin.training.data import Arrays, Batch, Stream, on_device
+from fanin.training.reading import Reader
 from fanin.training.trainer import Trainer, overrides
 
 NO_BATCH = "The data gave no batch: there is nothing to {}. A generator that has run out gives none in a later pass."

@@ -247,10 +247,6 @@ class WithoutConfig:
         return x
 
 
-def unregistered(x):
-    return x
-
-
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
@@ -258,7 +254,6 @@ def unregistered(x):
         (nn.RReLU(), r"module RReLU.*no get_config"),
         (functools.partial(activations.leaky_relu, negative_slope=0.1), "no get_config"),
         (WithoutConfig(), "no get_config"),
-        (unregistered, "register_keras_serializable"),
     ],
 )
 def test_what_no_file_can_bring_back_is_refused(value, reason):

@@ -56,7 +56,7 @@ def test_a_tensor_dataset_is_not_read_row_by_row():
 
 
 def test_loaders_generators_and_iterable_datasets_are_streams():
-    class Endless(IterableDataset):
+    class Unsized(IterableDataset):
         def __iter__(self):
             yield from ((torch.ones(2), torch.zeros(1)) for _ in range(3))
 
@@ -118,7 +118,7 @@ def test_one_bad_number_is_found_wherever_it_is(bad, dtype):
 
 
 def test_the_search_for_nan_works_in_pieces(monkeypatch):
-    monkeypatch.setattr("fanin.training.data._CHUNK", 8)
+    monkeypatch.setattr("fanin.training.reading._CHUNK", 8)
     x = torch.ones(100, 4)
     check_finite(x, "x")
     x[99, 3] = torch.nan
@@ -192,3 +192,13 @@ def test_x_and_y_of_a_loader_come_together():
     loader = DataLoader(TensorDataset(torch.ones(4, 2), torch.zeros(4)))
     with pytest.raises(ValueError, match="come with the batches"):
         reader().read(loader, np.zeros(4))
+
+
+def test_a_loader_that_does_not_know_its_length():
+    class Unsized(IterableDataset):
+        def __iter__(self):
+            return iter([(torch.ones(3), torch.zeros(1))] * 10)
+
+    data = reader().read(DataLoader(Unsized(), 4))
+    assert data.steps() is None
+    assert [batch.size for batch in data.batches()] == [4, 4, 2]

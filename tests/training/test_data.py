@@ -56,7 +56,7 @@ def test_a_tensor_dataset_is_not_read_row_by_row():
 
 
 def test_loaders_generators_and_iterable_datasets_are_streams():
-    class Unsized(IterableDataset):
+    class Endless(IterableDataset):
         def __iter__(self):
             yield from ((torch.ones(2), torch.zeros(1)) for _ in range(3))
 

@@ -192,7 +192,7 @@ class Prediction(Uncopied):
 
     def _compile(self, inputs: list[Tensor], structure: Any) -> tuple[Program, Any] | None:
         shapes: list[Any] = []
-        if self._copies is not None:
+        if self._copies is not None and rows_key() is None:  # which adapter acts is noted in the layers for a while
             self._still_stands()
         try:
             with in_eval_mode(self.module.modules()), nothing_moves(self.module) as seen:

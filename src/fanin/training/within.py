@@ -35,7 +35,9 @@ def helpers_of(parts: list[nn.Module], beside: Iterable[Any]) -> list[Any]:
         found += [rule for kind in (REGULARIZERS, CONSTRAINTS) for rule in own.get(kind, {}).values()]
         found += objects_within(value for name, value in own.items() if name not in REGISTRIES)
     known = {id(one): one for one in (*found, *objects_within(beside)) if attributes_of(one)}
-    return [one for one in known.values() if not issubclass(type(one), (type, FunctionType, MethodType))]
+    own_parts = {*map(id, parts)}
+    others = (one for key, one in known.items() if key not in own_parts)
+    return [one for one in others if not issubclass(type(one), (type, FunctionType, MethodType))]
 
 
 def functions_of(parts: list[nn.Module]) -> Iterable[Any]:

@@ -68,7 +68,7 @@ class Prediction(Uncopied):
     def look(self) -> None:
         """Forget the programs if the module changed since they were made."""
         with self._lock:
-            if self._watch is None or not self._watch.stands_for_calls():
+            if self._watch is None or not self._watch.stands_for_calls() or not self._watch.lies_as_it_lay():
                 self._programs.clear()
                 self._by_shape.clear()
                 self._at_once.clear()

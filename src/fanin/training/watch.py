@@ -40,6 +40,7 @@ _RESTLESS = {
     "_kept_symbols",
     "_direct",
     "_direct_size",
+    "_weight_places",
     "_chain",
     "_prediction",
 }
@@ -184,7 +185,7 @@ class Watch:
 
     def stands(self) -> bool:
         """Whether everything is as it was."""
-        if not self.stands_for_calls():
+        if not self.stands_for_calls() or not self.lies_as_it_lay():
             return False
         is_unhooked = [*map(_TRAINED_WITHOUT_HOOKS, self._tensors)] == self._unhooked
         return is_unhooked or [*map(_gradient, self._tensors)] == self._gradients
@@ -205,7 +206,6 @@ class Watch:
                 and all(map(is_, map(dict.get, self._owners, self._names), self._values))
                 and [*map(Tensor.data_ptr, self._placed)] == self._addresses
                 and [*map(Tensor.numel, self._placed)] == self._numbers  # `weight.data = weight.data[:5]`
-                and [*map(Tensor.is_contiguous, self._placed)] == self._gapless
                 and ([*map(len, self._dicts)] == self._counts or self._has_no_new_names())
                 and self._contents.stands()
                 and (not self._hidden or [*map(_TRAINING, self._hidden)] == self._hidden_modes)
@@ -214,6 +214,10 @@ class Watch:
             )
         except Exception:  # something is gone, or cannot be compared: whatever an `__eq__` of the user's raises
             return False
+
+    def lies_as_it_lay(self) -> bool:
+        """Whether no weight is turned on its own memory, `weight.data = weight.data.t()`: too rare for every call."""
+        return [*map(Tensor.is_contiguous, self._placed)] == self._gapless
 
     def _has_no_new_names(self) -> bool:
         """Whether no object has an attribute that it did not have and that calls may read."""

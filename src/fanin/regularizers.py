@@ -228,7 +228,7 @@ def get(identifier: Any) -> Callable[[Tensor], Tensor] | None:
 def serialize(regularizer: Any) -> Any:
     """The JSON of a regularizer, in Keras's form; None stays None.
 
-    Raises ValueError, with the way out, for a lambda and for functions and classes that are not registered.
+    Raises ValueError, with the way out, for a lambda and for what has no `get_config` or the name of one of fanin's.
     """
     return family.serialize(regularizer)
 

@@ -98,11 +98,11 @@ def get(identifier: Any) -> Activation:
 
 
 def serialize(activation: Any) -> Any:
-    """The JSON of an activation: its name, or Keras's object form for registered functions and objects. PyTorch's own,
+    """The JSON of an activation: its name, or Keras's object form for functions and objects of your own. PyTorch's,
     such as `torch.relu` and `nn.GELU()`, have the name of the function that computes the same.
 
-    Raises ValueError, with the way out, for what a file could not bring back: a lambda, a function or class that is
-    not registered, an object without `get_config`.
+    Raises ValueError, with the way out, for what a file could not bring back: a lambda, an object without
+    `get_config`, a function with the name of one of fanin's.
 
     >>> serialize(swish)
     'silu'

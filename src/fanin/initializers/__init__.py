@@ -112,7 +112,7 @@ def get(identifier: Any) -> Callable[..., Tensor] | None:
 def serialize(initializer: Any) -> Any:
     """The JSON of an initializer, in Keras's form; None stays None.
 
-    Raises ValueError, with the way out, for a lambda and for functions and classes that are not registered.
+    Raises ValueError, with the way out, for a lambda and for what has no `get_config` or the name of one of fanin's.
 
     >>> serialize(Zeros())
     {'module': 'keras.initializers', 'class_name': 'Zeros', 'config': {}, 'registered_name': None}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fanin.layers.axes import checked_axes, from_front
+from fanin.layers.axes import checked_axes, from_front, known_sizes
 from fanin.layers.convert import as_given
+from fanin.layers.input_spec import InputSpec
 from fanin.layers.layer import Layer
 
 
@@ -32,6 +33,16 @@ class AlongAxes(Layer):
 
     def _axes(self, rank: int) -> tuple[int, ...]:
         return from_front(checked_axes(self.axis, "axis"), rank, f"Layer {self.name!r}")
+
+    def _sizes_along(self, input_shape: Any) -> tuple[int, ...]:
+        """The sizes of the weights for inputs of this shape. ValueError where one of them is not known."""
+        return known_sizes(input_shape, self._axes(len(input_shape)), f"Layer {self.name!r}")
+
+    def _settle_axes(self, input_shape: Any) -> None:
+        """The weights are made: from now on `axis` is a list, and inputs have these sizes there."""
+        given = checked_axes(self.axis, "axis")
+        self.input_spec = InputSpec(axes={axis: input_shape[axis] for axis in given})
+        self.axis = sorted(given)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The shape of the input."""

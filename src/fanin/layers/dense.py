@@ -201,8 +201,8 @@ class Dense(LowRankLayer):
     # --- config and state_dict -------------------------------------------------------------------------------
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments as plain JSON data, with the keys that Keras writes. ValueError, naming the argument, for a
-        function that is not registered: no file could bring it back."""
+        """The arguments as plain JSON data, with the keys that Keras writes. ValueError, naming the argument, for
+        what no file could bring back, such as a lambda."""
         own = {
             "units": self.units,
             **self._described("activation"),

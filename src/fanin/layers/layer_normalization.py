@@ -9,9 +9,8 @@ import torch.nn.functional as F
 
 from fanin.layers.affine import Affine
 from fanin.layers.along_axes import AlongAxes
-from fanin.layers.axes import checked_axes, known_sizes, smallest_shape
+from fanin.layers.axes import checked_axes, smallest_shape
 from fanin.layers.convert import wide_dtype
-from fanin.layers.input_spec import InputSpec
 from fanin.layers.layer import family, pure
 
 
@@ -76,11 +75,9 @@ class LayerNormalization(AlongAxes, Affine):
 
     def build(self, input_shape: Any) -> None:
         """Make the weights for inputs with known sizes on `axis`, which becomes a list."""
-        given = checked_axes(self.axis, "axis")
-        self._make_affine(known_sizes(input_shape, self._axes(len(input_shape)), f"Layer {self.name!r}"))
-        self.input_spec = InputSpec(axes={axis: input_shape[axis] for axis in given})
+        self._make_affine(self._sizes_along(input_shape))
         self._use_initial_weights()
-        self.axis = sorted(given)
+        self._settle_axes(input_shape)
 
     @pure
     def call(self, inputs: torch.Tensor) -> torch.Tensor:

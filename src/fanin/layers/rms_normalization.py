@@ -8,9 +8,8 @@ import torch
 
 from fanin.layers.affine import checked_epsilon
 from fanin.layers.along_axes import AlongAxes
-from fanin.layers.axes import checked_axes, known_sizes, smallest_shape
+from fanin.layers.axes import checked_axes, smallest_shape
 from fanin.layers.convert import wide_dtype
-from fanin.layers.input_spec import InputSpec
 from fanin.layers.layer import family, pure
 from fanin.layers.rule import Ruled
 
@@ -44,12 +43,9 @@ class RMSNormalization(AlongAxes, Ruled):
 
     def build(self, input_shape: Any) -> None:
         """Make the scale for inputs with known sizes on `axis`, which becomes a list."""
-        given = checked_axes(self.axis, "axis")
-        sizes = known_sizes(input_shape, self._axes(len(input_shape)), f"Layer {self.name!r}")
-        self._fill("scale", sizes, "ones")
-        self.input_spec = InputSpec(axes={axis: input_shape[axis] for axis in given})
+        self._fill("scale", self._sizes_along(input_shape), "ones")
         self._use_initial_weights()
-        self.axis = sorted(given)
+        self._settle_axes(input_shape)
 
     @pure
     def call(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -86,8 +86,8 @@ class Ruled(Layer):
         self._initial_weights = None
 
     def _described(self, *arguments: str) -> dict[str, Any]:
-        """The config of arguments such as "kernel_initializer". ValueError, naming the argument, for a function that
-        is not registered: no file could bring it back."""
+        """The config of arguments such as "kernel_initializer". ValueError, naming the argument, for what no
+        file could bring back, such as a lambda."""
         config = {}
         for argument in arguments:
             family = _FAMILIES[argument.rpartition("_")[2]]

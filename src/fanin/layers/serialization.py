@@ -12,7 +12,7 @@ from fanin.layers.layer import Layer, family
 def serialize(layer: Layer) -> Any:
     """The JSON of a layer or model without its weights, in Keras's form.
 
-    Raises TypeError for what is no layer; ValueError, with the way out, for a class that is not registered.
+    Raises TypeError for what is no layer; ValueError, with the way out, for what has no form in files.
 
     >>> from fanin.layers import Dense
     >>> deserialize(serialize(Dense(3, name="last"))).name

@@ -176,7 +176,7 @@ def resolve(
 def serialize(loss: Any) -> Any:
     """Plain JSON data for a loss: a name for a function of this package, else Keras's object form.
 
-    Raises ValueError for what files cannot hold: torch's losses, lambdas, functions that nobody registered.
+    Raises ValueError for what files cannot hold: torch's losses, lambdas, functions with the name of one of fanin's.
     """
     if isinstance(loss, TorchLoss):
         loss.get_config()

@@ -310,7 +310,7 @@ def direction(metric: str | Metric) -> str | None:
 def serialize(metric: Any) -> Any:
     """Plain JSON data for a metric, in Keras's object form.
 
-    Raises ValueError for what files cannot hold: torchmetrics, lambdas, functions that nobody registered.
+    Raises ValueError for what files cannot hold: torchmetrics, lambdas, functions with the name of one of fanin's.
     """
     if isinstance(metric, TorchMetric):
         metric.get_config()

@@ -98,7 +98,8 @@ def _anew(layer: Any) -> Any:
 def model_from_json(json_string: str, custom_objects: Mapping[str, Any] | None = None) -> Any:
     """The model that `model.to_json()`, here or in Keras, described, with new weights.
 
-    Raises ValueError for text that is no JSON, and for names that nobody registered; no code in the text is run.
+    Raises ValueError for text that is no JSON, and for names that are neither registered nor in `custom_objects`.
+    No code in the text is run.
     """
     try:
         config = json.loads(json_string)

@@ -37,7 +37,7 @@ __all__ = [
 def serialize(learning_rate_schedule: Any) -> Any:
     """The JSON of a schedule, in Keras's form.
 
-    Raises ValueError, with the way out, for a lambda and for functions and classes that are not registered.
+    Raises ValueError, with the way out, for a lambda and for what has no `get_config` or the name of one of fanin's.
     """
     return family.serialize(learning_rate_schedule)
 

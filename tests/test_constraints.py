@@ -71,7 +71,7 @@ def test_dtype_is_kept_and_zeros_stay_finite(constraint, dtype):
         (lambda: MaxNorm(True), "max_value.*True"),
         (lambda: MinMaxNorm(min_value=-1.0), "min_value.*-1"),
         (lambda: MinMaxNorm(2.0, 1.0), r"min_value must not exceed max_value.*2\.0 and 1\.0"),
-        (lambda: MinMaxNorm(rate=1.5), r"rate.*from 0 to 1, found 1\.5"),
+        (lambda: MinMaxNorm(rate=1.5), r"rate must be a number in \[0, 1\], found 1\.5"),
         (lambda: MinMaxNorm(rate=-0.5), "rate"),
         (lambda: MaxNorm(axis=1.5), r"axis.*1\.5"),
         (lambda: UnitNorm(axis="rows"), "axis.*'rows'"),

@@ -10,16 +10,14 @@ In a plain PyTorch loop, as for the weight clipping of a Wasserstein GAN::
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from fanin import arguments
 from fanin.config import epsilon
 from fanin.dtypes import dtype_name
 from fanin.registry import Family
@@ -76,26 +74,13 @@ family: Family[Callable[[Tensor], Tensor]] = Family("constraint", "keras.constra
 family.add(Constraint)
 
 
-def _number(value: Any, name: str, largest: float = math.inf) -> int | float:
-    """A finite number between 0 and `largest`, as a Python int or float."""
-    number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
-    if not 0 <= number <= largest or math.isinf(number):
-        wanted = "that is not negative" if largest == math.inf else f"from 0 to {largest:g}"
-        raise ValueError(f"{name} must be a finite number {wanted}, found {value!r}.")
-    return int(value) if isinstance(value, numbers.Integral) else number
-
-
 def _axis(value: Any) -> int | list[int] | None:
     """One axis as an int, several as a list of ints, or None."""
-    if value is None or _is_int(value):
+    if value is None or arguments.is_whole(value):
         return None if value is None else int(value)
-    if isinstance(value, (list, tuple)) and value and all(map(_is_int, value)):
+    if isinstance(value, (list, tuple)) and value and all(map(arguments.is_whole, value)):
         return [int(axis) for axis in value]
     raise ValueError(f"axis must be an int, a list of ints, or None for all axes, found {value!r}.")
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _norms(w: Tensor, axis: int | list[int] | None) -> Tensor:
@@ -120,7 +105,7 @@ class MaxNorm(Constraint):
     """
 
     def __init__(self, max_value: float = 2, axis: Axis = 0):
-        self.max_value = _number(max_value, "max_value")
+        self.max_value = arguments.plain("max_value", max_value)
         self.axis = _axis(axis)
 
     def __call__(self, w: Tensor) -> Tensor:
@@ -191,11 +176,11 @@ class MinMaxNorm(Constraint):
     """
 
     def __init__(self, min_value: float = 0.0, max_value: float = 1.0, rate: float = 1.0, axis: Axis = 0):
-        self.min_value = _number(min_value, "min_value")
-        self.max_value = _number(max_value, "max_value")
+        self.min_value = arguments.plain("min_value", min_value)
+        self.max_value = arguments.plain("max_value", max_value)
         if self.min_value > self.max_value:
             raise ValueError(f"min_value must not exceed max_value, found {min_value!r} and {max_value!r}.")
-        self.rate = _number(rate, "rate", largest=1)
+        self.rate = arguments.plain("rate", rate, 0, 1, ends="[]")
         self.axis = _axis(axis)
 
     def __call__(self, w: Tensor) -> Tensor:

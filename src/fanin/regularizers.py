@@ -8,8 +8,6 @@ In a plain PyTorch loop::
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -18,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from fanin import config
+from fanin import arguments, config
 from fanin.registry import Family, custom_object_scope, get_registered_object
 from fanin.weights import REGULARIZERS, each_fact, set_facts
 
@@ -73,13 +71,6 @@ family: Family[Callable[[Tensor], Tensor]] = Family("regularizer", "keras.regula
 family.add(Regularizer)
 
 
-def _factor(value: Any, name: str) -> float:
-    factor = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
-    if not 0 <= factor < math.inf:
-        raise ValueError(f"{name} must be a finite number that is not negative, found {value!r}.")
-    return factor
-
-
 @family.entry()
 class L1(Regularizer):
     """l1 * sum(|x|).
@@ -94,7 +85,7 @@ class L1(Regularizer):
     """
 
     def __init__(self, l1: float | None = 0.01):
-        self.l1 = _factor(0.01 if l1 is None else l1, "l1")
+        self.l1 = arguments.number("l1", 0.01 if l1 is None else l1)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The penalty of `x`, a scalar tensor."""
@@ -119,7 +110,7 @@ class L2(Regularizer):
     """
 
     def __init__(self, l2: float | None = 0.01):
-        self.l2 = _factor(0.01 if l2 is None else l2, "l2")
+        self.l2 = arguments.number("l2", 0.01 if l2 is None else l2)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The penalty of `x`, a scalar tensor."""
@@ -148,8 +139,8 @@ class L1L2(Regularizer):
     """
 
     def __init__(self, l1: float | None = 0.0, l2: float | None = 0.0):
-        self.l1 = _factor(0.0 if l1 is None else l1, "l1")
-        self.l2 = _factor(0.0 if l2 is None else l2, "l2")
+        self.l1 = arguments.number("l1", 0.0 if l1 is None else l1)
+        self.l2 = arguments.number("l2", 0.0 if l2 is None else l2)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The penalty of `x`, a scalar tensor."""
@@ -181,7 +172,7 @@ class OrthogonalRegularizer(Regularizer):
     """
 
     def __init__(self, factor: float = 0.01, mode: str = "rows"):
-        self.factor = _factor(factor, "factor")
+        self.factor = arguments.number("factor", factor)
         if mode not in ("rows", "columns"):
             raise ValueError(f"mode must be 'rows' or 'columns', found {mode!r}.")
         self.mode = mode
@@ -288,7 +279,7 @@ def _penalty_of(name: str, weight: Tensor, regularizer: Callable[[Tensor], Any])
     except Exception as error:
         error.add_note(f"While computing the penalty of weight {name!r}.")
         raise
-    if isinstance(value, numbers.Real):
+    if arguments.is_real(value):
         value = weight.new_tensor(float(value))
     if not isinstance(value, Tensor) or value.numel() != 1:
         found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from fanin import arguments
 from fanin.config import clear_session, epsilon, floatx
 from fanin.dtypes import as_dtype
 from fanin.graph.symbolic import is_keras_tensor
@@ -31,7 +32,7 @@ serialize_keras_object = serialize
 
 def set_random_seed(seed: int) -> None:
     """Seed Python's, numpy's and torch's random numbers. A negative seed or no integer is a ValueError."""
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+    if not arguments.is_whole(seed, 0):
         raise ValueError(f"set_random_seed: expected a whole number, found {seed!r}.")
     random.seed(int(seed))
     np.random.seed(int(seed) % 2**32)
@@ -71,7 +72,7 @@ def normalize(x: Any, axis: int = -1, order: float = 2) -> Any:
     """
     if not order > 0:
         raise ValueError(f"normalize: expected a positive order, found {order!r}.")
-    if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
+    if not arguments.is_whole(axis):
         raise ValueError(f"normalize: expected the number of an axis, found {axis!r}.")
     if isinstance(x, torch.Tensor):
         numbers = x if x.is_floating_point() else x.to(as_dtype(floatx()))
@@ -179,7 +180,7 @@ def _rows_of(name: str, size: Any, count: int) -> float:
     """How many of `count` rows a size means, not rounded; 0 for None."""
     if size is None:
         return 0.0
-    whole = isinstance(size, (int, np.integer)) and not isinstance(size, bool)
+    whole = arguments.is_whole(size)
     part = isinstance(size, (float, np.floating))
     if not (whole and 0 < size < count) and not (part and 0 < size < 1):
         raise ValueError(

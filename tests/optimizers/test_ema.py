@@ -137,7 +137,7 @@ def test_fit_ends_with_the_averages():
 
 @pytest.mark.parametrize("value", [-1, 1.5, True, "2"])
 def test_bad_frequencies(value):
-    with pytest.raises(ValueError, match="ema_overwrite_frequency must be a whole number of 1 or more, found"):
+    with pytest.raises(ValueError, match="ema_overwrite_frequency must be a positive integer, found"):
         SGD(use_ema=True, ema_overwrite_frequency=value)
 
 

@@ -118,7 +118,7 @@ def test_what_the_inner_optimizer_knows():
         (("adam",), TypeError, "wraps one of fanin's optimizers"),
         ((LossScaleOptimizer(SGD()),), TypeError, "scales no loss"),
         ((SGD(), 0.0), ValueError, "initial_scale must be a number in"),
-        ((SGD(), 1.0, 0), ValueError, "dynamic_growth_steps must be a whole number of 1 or more, found 0"),
+        ((SGD(), 1.0, 0), ValueError, "dynamic_growth_steps must be a positive integer, found 0"),
     ],
 )
 def test_bad_arguments(arguments, error, message):

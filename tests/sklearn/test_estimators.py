@@ -383,7 +383,7 @@ def test_real_data():
         (DenseClassifier, {"learning_rate": -1}, "learning_rate"),
         (DenseClassifier, {"batch_size": 0}, "batch_size must be a positive integer, found 0"),
         (DenseClassifier, {"epochs": 1.5}, "epochs must be .*, found 1.5"),
-        (DenseClassifier, {"dropout": 2}, "rate must be between 0 and 1, found 2"),
+        (DenseClassifier, {"dropout": 2}, r"rate must be a number in \[0, 1\], found 2"),
         (DenseClassifier, {"l2": -1}, "l2"),
         (DenseClassifier, {"dtype": "int8"}, "dtype"),
         (DenseClassifier, {"class_weight": {5: 1}}, "class_weight"),

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from fanin import arguments
 from fanin.adapters.adding import attach_all
 from fanin.adapters.targets import having
-from fanin.initializers.base import finite_number
 from fanin.kernels import Adapter
 
 
@@ -27,7 +27,7 @@ def scale(module: nn.Module, name: str, factor: float) -> None:
     1.0
     """
     layers = having(module, name)
-    factor = finite_number(factor, f"Adapter {name!r}: factor")
+    factor = arguments.finite(f"Adapter {name!r}: factor", factor)
     merged = [path for path, layer in layers.items() if layer._low_rank().merged == name]
     if merged:
         raise ValueError(f"The adapter {name!r} is merged at {', '.join(map(repr, merged))}: unmerge first.")
@@ -58,7 +58,7 @@ def combine(module: nn.Module, new_name: str, weights: Mapping[str, float]) -> N
     """
     if not weights:
         raise ValueError(f"combine: {new_name!r} needs at least one adapter to be made of.")
-    factors = {name: finite_number(weight, f"combine: the weight of {name!r}") for name, weight in weights.items()}
+    factors = {name: arguments.finite(f"combine: the weight of {name!r}", weight) for name, weight in weights.items()}
     layers = {path: layer for name in factors for path, layer in having(module, name).items()}
     values = {}
     made = {}

@@ -7,6 +7,7 @@ from collections import defaultdict
 from string import Formatter
 from typing import Any
 
+from fanin import arguments
 from fanin.callbacks.base import Logs
 from fanin.callbacks.monitor import MonitorCallback
 
@@ -62,7 +63,7 @@ class ModelCheckpoint(MonitorCallback):
         self.best = initial_value_threshold
         if save_freq == "epoch":
             self.idle = (ModelCheckpoint.on_train_batch_end,)
-        elif isinstance(save_freq, bool) or not isinstance(save_freq, int) or save_freq < 1:
+        elif not arguments.is_whole(save_freq, 1):
             raise ValueError(f"ModelCheckpoint: save_freq must be 'epoch' or a number of batches, found {save_freq!r}.")
         self._check_path()
         self._epoch = 0

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fanin import arguments
 from fanin.callbacks.base import Callback, Logs
 from fanin.callbacks.learning_rate import rates
 from fanin.layers.variables import named_weights
@@ -67,7 +68,7 @@ class TensorBoard(Callback):
                 "SummaryWriter.add_embedding."
             )
         every = 1 if update_freq == "batch" else update_freq
-        if every != "epoch" and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+        if every != "epoch" and not arguments.is_whole(every, 1):
             raise ValueError(
                 f"TensorBoard: update_freq must be 'batch', 'epoch' or a number of batches, found {update_freq!r}."
             )

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from fanin import arguments
 from fanin.errors import MismatchError, TooLargeError
 from fanin.formats import limits
 from fanin.formats.faults import Faults
-from fanin.initializers.base import finite_number
 
 # Keys that say nothing about what the adapter computes on a model that is there.
 _TOLD = frozenset([
@@ -186,11 +186,11 @@ def _rank(value: Any) -> int:
 
 
 def _alpha(value: Any) -> float:
-    return float(finite_number(value, "alpha"))
+    return float(arguments.finite("alpha", value))
 
 
 def _dropout(value: Any) -> float:
-    fraction = float(finite_number(value, "the fraction"))
+    fraction = float(arguments.finite("the fraction", value))
     if not 0 <= fraction < 1:
         raise ValueError(f"expected a number from 0 to below 1, found {_shown(value)}.")
     return fraction

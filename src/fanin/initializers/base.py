@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -57,10 +55,3 @@ family.add(Initializer)
 def resolved_dtype(dtype: Any) -> torch.dtype:
     """The torch dtype of a call: that asked for, or `config.floatx()`."""
     return as_dtype(config.floatx() if dtype is None else dtype)
-
-
-def finite_number(value: Any, name: str) -> Any:
-    """`value` as a Python number, if it is finite."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(float(value)):
-        raise ValueError(f"{name} must be a finite number, found {value!r}.")
-    return int(value) if isinstance(value, numbers.Integral) else float(value)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fanin import registry
-from fanin.initializers.base import Initializer, family, finite_number, resolved_dtype
+from fanin import arguments, registry
+from fanin.initializers.base import Initializer, family, resolved_dtype
 
 
 @family.entry("zero")
@@ -80,7 +80,7 @@ class Identity(Initializer):
     """
 
     def __init__(self, gain: float = 1.0):
-        self.gain = finite_number(gain, "gain")
+        self.gain = arguments.finite("gain", gain)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Tensor:
         """A new matrix of that shape."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fanin import arguments
 from fanin.dtypes import dtype_name
-from fanin.initializers.base import Initializer, family, finite_number, resolved_dtype
+from fanin.initializers.base import Initializer, family, resolved_dtype
 
 
 class Random(Initializer):
@@ -20,9 +20,7 @@ class Random(Initializer):
     def __init__(self, seed: Any = None):
         if isinstance(seed, Mapping) and seed.get("class_name") == "SeedGenerator":
             seed = seed.get("config", {}).get("seed")  # from a file of Keras's
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):
-            raise ValueError(f"seed must be an integer or None, found {seed!r}.")
-        self.seed = None if seed is None else int(seed)
+        self.seed = arguments.seed("seed", seed)
 
     def _draw(self, shape: Sequence[int], dtype: Any, fill: Callable[[Tensor, torch.Generator | None], Any]) -> Tensor:
         """A new tensor that `fill(tensor, generator)` has filled in place, in float32 or float64."""
@@ -52,13 +50,6 @@ def fill_truncated(values: Tensor, mean: float, stddev: float, generator: torch.
     values.clamp_(mean - 2.0 * stddev, mean + 2.0 * stddev)
 
 
-def _stddev(value: Any) -> Any:
-    value = finite_number(value, "stddev")
-    if value < 0:
-        raise ValueError(f"stddev must not be negative, found {value!r}.")
-    return value
-
-
 @family.entry("normal")
 class RandomNormal(Random):
     """Normally distributed values.
@@ -73,8 +64,8 @@ class RandomNormal(Random):
     """
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None):
-        self.mean = finite_number(mean, "mean")
-        self.stddev = _stddev(stddev)
+        self.mean = arguments.finite("mean", mean)
+        self.stddev = arguments.plain("stddev", stddev)
         super().__init__(seed)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Tensor:
@@ -100,8 +91,8 @@ class TruncatedNormal(Random):
     """
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None):
-        self.mean = finite_number(mean, "mean")
-        self.stddev = _stddev(stddev)
+        self.mean = arguments.finite("mean", mean)
+        self.stddev = arguments.plain("stddev", stddev)
         super().__init__(seed)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Tensor:
@@ -127,8 +118,8 @@ class RandomUniform(Random):
     """
 
     def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None):
-        self.minval = finite_number(minval, "minval")
-        self.maxval = finite_number(maxval, "maxval")
+        self.minval = arguments.finite("minval", minval)
+        self.maxval = arguments.finite("maxval", maxval)
         if self.minval > self.maxval:
             raise ValueError(f"minval must not exceed maxval, found {minval!r} and {maxval!r}.")
         super().__init__(seed)
@@ -161,7 +152,7 @@ class Orthogonal(Random):
     """
 
     def __init__(self, gain: float = 1.0, seed: int | None = None):
-        self.gain = finite_number(gain, "gain")
+        self.gain = arguments.finite("gain", gain)
         super().__init__(seed)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Tensor:

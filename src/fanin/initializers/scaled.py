@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
+from fanin import arguments
 from fanin.errors import nearest
-from fanin.initializers.base import family, finite_number
+from fanin.initializers.base import family
 from fanin.initializers.random import CUT_STDDEV, Random, fill_truncated
 
 
@@ -38,7 +38,7 @@ _DISTRIBUTIONS = ("truncated_normal", "untruncated_normal", "uniform")
 
 
 def _axes(value: Any, name: str) -> list[int] | None:
-    good = value is None or (isinstance(value, (list, tuple)) and all(isinstance(n, numbers.Integral) for n in value))
+    good = value is None or (isinstance(value, (list, tuple)) and all(map(arguments.is_whole, value)))
     if not good:
         raise ValueError(f"{name} must be a list of ints or None, found {value!r}.")
     return None if value is None else [int(axis) for axis in value]
@@ -73,7 +73,7 @@ class VarianceScaling(Random):
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
     ):
-        self.scale = finite_number(scale, "scale")
+        self.scale = arguments.finite("scale", scale)
         if self.scale <= 0:
             raise ValueError(f"scale must be positive, found {scale!r}.")
         if mode not in _MODES:

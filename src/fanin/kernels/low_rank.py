@@ -9,7 +9,6 @@ https://arxiv.org/abs/2312.03732
 from __future__ import annotations
 
 import math
-import numbers
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ import torch
 from torch import addmm, mm
 from torch.nn import functional
 
-from fanin.initializers.base import finite_number
+from fanin import arguments
 from fanin.kernels.base import KernelScheme, Slot
 from fanin.kernels.mixed import lookup_by_rows, matmul_by_rows
 from fanin.kernels.rows import Blocks, rows_of
@@ -60,15 +59,10 @@ class Adapter:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise ValueError(f"The name of an adapter is made of letters, digits and underscores, found {self.name!r}.")
         who = f"Adapter {self.name!r}"
-        if isinstance(self.rank, bool) or not isinstance(self.rank, numbers.Integral) or self.rank <= 0:
-            raise ValueError(f"{who}: rank must be a positive integer, found {self.rank!r}.")
-        object.__setattr__(self, "rank", int(self.rank))
-        alpha = finite_number(self.rank if self.alpha is None else self.alpha, f"{who}: alpha")
-        dropout, factor = finite_number(self.dropout, f"{who}: dropout"), finite_number(self.factor, f"{who}: factor")
-        if alpha <= 0:
-            raise ValueError(f"{who}: alpha must be positive, found {alpha!r}.")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"{who}: dropout must be from 0 to below 1, found {dropout!r}.")
+        object.__setattr__(self, "rank", arguments.positive(f"{who}: rank", self.rank))
+        alpha = arguments.plain(f"{who}: alpha", self.rank if self.alpha is None else self.alpha, ends="()")
+        dropout = arguments.plain(f"{who}: dropout", self.dropout, 0, 1)
+        factor = arguments.finite(f"{who}: factor", self.factor)
         for name, value in {"alpha": alpha, "dropout": dropout, "factor": factor, "rslora": bool(self.rslora)}.items():
             object.__setattr__(self, name, value)
 

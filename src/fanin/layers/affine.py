@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from fanin import constraints, initializers, regularizers
-from fanin.initializers.base import finite_number
+from fanin import arguments, constraints, initializers, regularizers
 from fanin.layers.rule import Rule, Ruled
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
@@ -37,7 +36,7 @@ class Affine(Ruled):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.epsilon = checked_epsilon(epsilon, f"{type(self).__name__}: epsilon")
+        self.epsilon = arguments.number(f"{type(self).__name__}: epsilon", epsilon)
         self.center, self.scale = bool(center), bool(scale)
         for name, used in (("gamma", self.scale), ("beta", self.center)):
             if used:
@@ -59,11 +58,3 @@ class Affine(Ruled):
         """Gamma and beta in the dtype of the computation, each None if left out."""
         gamma, beta = self.gamma, self.beta
         return None if gamma is None else gamma.to(dtype), None if beta is None else beta.to(dtype)
-
-
-def checked_epsilon(value: Any, who: str) -> float:
-    """A number that is added below a root; a ValueError, naming `who`, if it is negative or not finite."""
-    epsilon = float(finite_number(value, who))
-    if epsilon < 0:
-        raise ValueError(f"{who} must not be negative, found {value!r}.")
-    return epsilon

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from fanin import arguments
 from fanin.layers.layer import family, pure
-from fanin.layers.noise import checked_noise_shape, fraction, shape_to_draw
+from fanin.layers.noise import checked_noise_shape, shape_to_draw
 from fanin.layers.same_shape import SameShape
 from fanin.layers.seed import Seed
 
@@ -43,7 +44,7 @@ class AlphaDropout(SameShape):
 
     def __init__(self, rate: float, noise_shape: Any = None, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.rate = fraction(rate, "AlphaDropout: rate")
+        self.rate = arguments.plain("AlphaDropout: rate", rate, 0, 1, ends="[]")
         self.noise_shape = checked_noise_shape(noise_shape, "AlphaDropout: noise_shape")
         self._seed = Seed(seed, "AlphaDropout")
         self.seed = self._seed.number

@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from fanin import initializers
-from fanin.initializers.base import finite_number
+from fanin import arguments, initializers
 from fanin.layers.affine import Affine
 from fanin.layers.axes import checked_axes, from_front, known_sizes, smallest_shape
 from fanin.layers.input_spec import InputSpec
@@ -104,9 +103,7 @@ class BatchNormalization(Affine):
         if len(axes) != 1:
             raise ValueError(f"BatchNormalization: axis must be one integer, found {axis!r}.")
         self.axis = axes[0]
-        self.momentum = float(finite_number(momentum, "BatchNormalization: momentum"))
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"BatchNormalization: momentum must be between 0 and 1, found {momentum!r}.")
+        self.momentum = arguments.number("BatchNormalization: momentum", momentum, 0, 1, ends="[]")
         self.moving_mean_initializer = initializers.get(moving_mean_initializer)
         self.moving_variance_initializer = initializers.get(moving_variance_initializer)
         self.input_spec = InputSpec(min_ndim=2)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fanin import activations, constraints, initializers, regularizers
+from fanin import activations, arguments, constraints, initializers, regularizers
 from fanin.activations import linear
 from fanin.kernels import Full, KernelScheme, Slot
 from fanin.layers.input_spec import InputSpec
@@ -16,7 +16,6 @@ from fanin.layers.layer import Layer, family, pure
 from fanin.layers.linear import as_module
 from fanin.layers.lora import LowRankLayer
 from fanin.layers.rule import Rule
-from fanin.layers.shapes import positive_int
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
 
@@ -83,7 +82,7 @@ class Dense(LowRankLayer):
         scheme: KernelScheme | None = None,
         **kwargs: Any,
     ):
-        units = positive_int(units, "Dense: units")
+        units = arguments.positive("Dense: units", units)
         if kwargs.pop("quantization_config", None) is not None:
             raise ValueError("Dense: quantization_config is not supported; only None is read.")
         kwargs.setdefault("batch_input_shape", kwargs.pop("batch_shape", None))

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from fanin import arguments
 from fanin.layers.layer import family, pure
-from fanin.layers.noise import checked_noise_shape, fraction, shape_to_draw
+from fanin.layers.noise import checked_noise_shape, shape_to_draw
 from fanin.layers.same_shape import SameShape
 from fanin.layers.seed import Seed
 
@@ -39,7 +40,7 @@ class Dropout(SameShape):
 
     def __init__(self, rate: float, noise_shape: Any = None, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.rate = fraction(rate, "Dropout: rate")
+        self.rate = arguments.plain("Dropout: rate", rate, 0, 1, ends="[]")
         self.noise_shape = checked_noise_shape(noise_shape, "Dropout: noise_shape")
         self._seed = Seed(seed, "Dropout")
         self.seed = self._seed.number

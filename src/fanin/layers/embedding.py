@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 
-from fanin import constraints, initializers, regularizers
+from fanin import arguments, constraints, initializers, regularizers
 from fanin.kernels import Full, Slot
 from fanin.layers.convert import as_given
 from fanin.layers.layer import family, pure
 from fanin.layers.lora import LowRankLayer
 from fanin.layers.rule import Rule
-from fanin.layers.shapes import positive_int
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
 
@@ -61,8 +60,8 @@ class Embedding(LowRankLayer):
         lora_alpha: float | None = None,
         **kwargs: Any,
     ):
-        input_dim = positive_int(input_dim, "Embedding: input_dim")
-        output_dim = positive_int(output_dim, "Embedding: output_dim")
+        input_dim = arguments.positive("Embedding: input_dim", input_dim)
+        output_dim = arguments.positive("Embedding: output_dim", output_dim)
         if kwargs.pop("quantization_config", None) is not None:
             raise ValueError("Embedding: quantization_config is not supported; only None is read.")
         kwargs.pop("input_length", None)

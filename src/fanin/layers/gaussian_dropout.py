@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from fanin import arguments
 from fanin.layers.layer import family, pure
-from fanin.layers.noise import fraction
 from fanin.layers.same_shape import SameShape
 from fanin.layers.seed import Seed
 
@@ -39,7 +39,7 @@ class GaussianDropout(SameShape):
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.rate = fraction(rate, "GaussianDropout: rate")
+        self.rate = arguments.plain("GaussianDropout: rate", rate, 0, 1, ends="[]")
         self._seed = Seed(seed, "GaussianDropout")
         self.seed = self._seed.number
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from fanin import arguments
 from fanin.layers.layer import family, pure
-from fanin.layers.noise import fraction
 from fanin.layers.same_shape import SameShape
 from fanin.layers.seed import Seed
 
@@ -31,7 +31,7 @@ class GaussianNoise(SameShape):
 
     def __init__(self, stddev: float, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.stddev = fraction(stddev, "GaussianNoise: stddev")
+        self.stddev = arguments.plain("GaussianNoise: stddev", stddev, 0, 1, ends="[]")
         self._seed = Seed(seed, "GaussianNoise")
         self.seed = self._seed.number
 

@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from fanin.initializers.base import finite_number
-
-
-def fraction(value: Any, who: str) -> Any:
-    """`value` as a Python number between 0 and 1; else a ValueError naming `who`."""
-    number = finite_number(value, who)
-    if not 0 <= number <= 1:
-        raise ValueError(f"{who} must be between 0 and 1, found {value!r}.")
-    return number
+from fanin import arguments
 
 
 def checked_noise_shape(shape: Any, who: str) -> tuple[int | None, ...] | None:
@@ -22,8 +12,7 @@ def checked_noise_shape(shape: Any, who: str) -> tuple[int | None, ...] | None:
     if shape is None:
         return None
     sizes = tuple(shape) if isinstance(shape, (list, tuple)) else (0,)
-    whole = (isinstance(size, (int, np.integer)) and not isinstance(size, bool) for size in sizes if size is not None)
-    if not all(whole) or any(size is not None and size <= 0 for size in sizes):
+    if not all(size is None or arguments.is_whole(size, 1) for size in sizes):
         raise ValueError(f"{who} must be a tuple of positive sizes and None, found {shape!r}.")
     return tuple(None if size is None else int(size) for size in sizes)
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from fanin import activations
-from fanin.initializers.base import finite_number
+from fanin import activations, arguments
 from fanin.layers.layer import family, pure
 from fanin.layers.same_shape import SameShape
 
@@ -35,9 +34,9 @@ class ReLU(SameShape):
         self, max_value: float | None = None, negative_slope: float = 0.0, threshold: float = 0.0, **kwargs: Any
     ):
         super().__init__(**kwargs)
-        self.max_value = None if max_value is None else _not_negative(max_value, "ReLU: max_value")
-        self.negative_slope = _not_negative(negative_slope, "ReLU: negative_slope")
-        self.threshold = _not_negative(threshold, "ReLU: threshold")
+        self.max_value = None if max_value is None else arguments.plain("ReLU: max_value", max_value)
+        self.negative_slope = arguments.plain("ReLU: negative_slope", negative_slope)
+        self.threshold = arguments.plain("ReLU: threshold", threshold)
 
     @pure
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -71,7 +70,7 @@ class LeakyReLU(SameShape):
             negative_slope = kwargs.pop("alpha")
             warnings.warn("LeakyReLU: alpha is called negative_slope now.", stacklevel=2)
         super().__init__(**kwargs)
-        self.negative_slope = _not_negative(negative_slope, "LeakyReLU: negative_slope")
+        self.negative_slope = arguments.plain("LeakyReLU: negative_slope", negative_slope)
 
     @pure
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -101,7 +100,7 @@ class ELU(SameShape):
 
     def __init__(self, alpha: float = 1.0, **kwargs: Any):
         super().__init__(**kwargs)
-        self.alpha = finite_number(alpha, "ELU: alpha")
+        self.alpha = arguments.finite("ELU: alpha", alpha)
 
     @pure
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -111,10 +110,3 @@ class ELU(SameShape):
     def get_config(self) -> dict[str, Any]:
         """The arguments, as Keras writes them."""
         return {**super().get_config(), "alpha": self.alpha}
-
-
-def _not_negative(value: Any, name: str) -> Any:
-    number = finite_number(value, name)
-    if number < 0:
-        raise ValueError(f"{name} must not be negative, found {value!r}.")
-    return number

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 
+from fanin import arguments
 from fanin.layers.keeps_integers import KeepsIntegers
 from fanin.layers.layer import Layer, family, pure
 
@@ -58,7 +58,7 @@ class Reshape(KeepsIntegers):
 
 def _checked_shape(shape: Any) -> tuple[int, ...]:
     sizes = tuple(shape) if isinstance(shape, (list, tuple)) else (None,)
-    whole = all(isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size >= -1 for size in sizes)
+    whole = all(arguments.is_whole(size, -1) for size in sizes)
     if not whole or sizes.count(-1) > 1:
         raise ValueError(f"Reshape: target_shape must be a tuple of sizes, one of which may be -1, found {shape!r}.")
     return tuple(int(size) for size in sizes)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fanin.layers.affine import checked_epsilon
+from fanin import arguments
 from fanin.layers.along_axes import AlongAxes
 from fanin.layers.axes import checked_axes, smallest_shape
 from fanin.layers.convert import wide_dtype
@@ -38,7 +38,7 @@ class RMSNormalization(AlongAxes, Ruled):
     def __init__(self, axis: Any = -1, epsilon: float = 1e-6, **kwargs: Any):
         super().__init__(**kwargs)
         self._set_axes(axis)
-        self.epsilon = checked_epsilon(epsilon, "RMSNormalization: epsilon")
+        self.epsilon = arguments.number("RMSNormalization: epsilon", epsilon)
         self._hold_place("scale")
 
     def build(self, input_shape: Any) -> None:

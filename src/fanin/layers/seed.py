@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 import torch
+
+from fanin import arguments
 
 
 class Seed:
@@ -20,9 +21,7 @@ class Seed:
     """
 
     def __init__(self, seed: Any, who: str):
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):
-            raise ValueError(f"{who}: seed must be an integer or None, found {seed!r}.")
-        self.number = None if seed is None else int(seed)
+        self.number = arguments.seed(f"{who}: seed", seed)
         self._generators: dict[torch.device, torch.Generator] = {}
 
     def generator(self, device: torch.device) -> torch.Generator | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 
 def known_shape(leaf: Any) -> Any:
     """The shape of an input, for `build`: while torch.compile traces sizes that vary, None for all but the last."""
@@ -56,11 +54,3 @@ def shape_tuple(shape: Any, who: str) -> tuple[int | None, ...]:
         if not whole:
             raise ValueError(f"{who}: expected a tuple of sizes (None where unknown), found {shape!r}.")
     return tuple(None if size is None else size.__index__() for size in sizes)
-
-
-def positive_int(value: Any, who: str) -> int:
-    """`value`, numpy's integers too, if it is a positive integer; else a ValueError naming `who`."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
-    if not whole or value <= 0:
-        raise ValueError(f"{who} must be a positive integer, found {value!r}.")
-    return int(value)

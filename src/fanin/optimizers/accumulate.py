@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fanin import arguments
 from fanin.optimizers.store import ByWeight, Holder
 
 
@@ -30,9 +31,7 @@ class Accumulation(Holder):
 
     @iterations.setter
     def iterations(self, value: Any) -> None:
-        if isinstance(value, bool) or int(value) != value or value < 0:
-            raise ValueError(f"iterations must be a whole number of 0 or more, found {value!r}.")
-        self._iterations = int(value) * (self.gradient_accumulation_steps or 1)
+        self._iterations = arguments.whole("iterations", value) * (self.gradient_accumulation_steps or 1)
         self._drop_gradients()
 
     def _drop_gradients(self, weights: Iterable[Tensor] | None = None) -> None:

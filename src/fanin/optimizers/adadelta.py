@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanin.optimizers import hyper
+from fanin import arguments
 from fanin.optimizers.base import Optimizer
 from fanin.optimizers.core import Slots
 
@@ -61,8 +61,8 @@ class Adadelta(Optimizer):
             name=name,
             **kwargs,
         )
-        self.rho = hyper.number("rho", rho, 0.0, 1.0)
-        self.epsilon = hyper.number("epsilon", epsilon)
+        self.rho = arguments.number("rho", rho, 0.0, 1.0)
+        self.epsilon = arguments.number("epsilon", epsilon)
         self.groups = [["accumulated_grad", "accumulated_delta_var"]]
 
     def rule(self, weights: list[Tensor], gradients: list[Tensor], slots: list[Slots], size: Tensor) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanin.optimizers import hyper
+from fanin import arguments
 from fanin.optimizers.base import Optimizer
 from fanin.optimizers.core import Slots
 
@@ -61,8 +61,8 @@ class Adagrad(Optimizer):
             name=name,
             **kwargs,
         )
-        self.initial_accumulator_value = hyper.number("initial_accumulator_value", initial_accumulator_value)
-        self.epsilon = hyper.number("epsilon", epsilon)
+        self.initial_accumulator_value = arguments.number("initial_accumulator_value", initial_accumulator_value)
+        self.epsilon = arguments.number("epsilon", epsilon)
         self.groups = [["accumulator"]]
 
     def init_slot(self, name: str, weight: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanin.optimizers import hyper
+from fanin import arguments
 from fanin.optimizers.base import Optimizer
 from fanin.optimizers.core import Number, Slots, exact
 from fanin.optimizers.fused import has_kernels, rate_for_kernel
@@ -69,10 +69,10 @@ class Adam(Optimizer):
             name=name,
             **kwargs,
         )
-        self.beta_1 = hyper.number("beta_1", beta_1, 0.0, 1.0)
-        self.beta_2 = hyper.number("beta_2", beta_2, 0.0, 1.0)
-        self.epsilon = hyper.number("epsilon", epsilon)
-        self.amsgrad = hyper.flag("amsgrad", amsgrad)
+        self.beta_1 = arguments.number("beta_1", beta_1, 0.0, 1.0)
+        self.beta_2 = arguments.number("beta_2", beta_2, 0.0, 1.0)
+        self.epsilon = arguments.number("epsilon", epsilon)
+        self.amsgrad = arguments.flag("amsgrad", amsgrad)
         self.groups = [["momentum", "velocity"], ["velocity_hat"]] if amsgrad else [["momentum", "velocity"]]
         self._corrected = max(self.beta_1, self.beta_2) ** _FOREVER < 1e-20
 

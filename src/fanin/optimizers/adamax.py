@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanin.optimizers import hyper
+from fanin import arguments
 from fanin.optimizers.base import Optimizer
 from fanin.optimizers.core import Number, Slots, exact
 
@@ -63,9 +63,9 @@ class Adamax(Optimizer):
             name=name,
             **kwargs,
         )
-        self.beta_1 = hyper.number("beta_1", beta_1, 0.0, 1.0)
-        self.beta_2 = hyper.number("beta_2", beta_2, 0.0, 1.0)
-        self.epsilon = hyper.number("epsilon", epsilon)
+        self.beta_1 = arguments.number("beta_1", beta_1, 0.0, 1.0)
+        self.beta_2 = arguments.number("beta_2", beta_2, 0.0, 1.0)
+        self.epsilon = arguments.number("epsilon", epsilon)
         self.groups = [["momentum", "norm"]]
 
     def size(self, learning_rate: Number, step: Number) -> Number:

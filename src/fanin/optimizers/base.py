@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanin import config, registry
-from fanin.optimizers import hyper, schedules
+from fanin import arguments, config, registry
+from fanin.optimizers import schedules
 from fanin.optimizers.rounds import Round, Rounds
 from fanin.optimizers.state import State
 from fanin.optimizers.store import ByWeight, SlotStore
@@ -67,20 +67,20 @@ class Optimizer(State, Rounds):
         if kwargs:
             raise ValueError(f"{type(self).__name__} does not know the argument {', '.join(map(repr, kwargs))}.")
         clips = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
-        given = {what: hyper.number(what, value, ends="()") for what, value in clips.items() if value is not None}
+        given = {what: arguments.number(what, value, ends="()") for what, value in clips.items() if value is not None}
         if len(given) > 1:
             shown = ", ".join(f"{what}={value!r}" for what, value in given.items())
             raise ValueError(f"Only one of clipnorm, clipvalue and global_clipnorm can be set, found {shown}.")
         self.name = name or config.unique_name(registry.snake_case(type(self).__name__))
-        self.weight_decay = None if weight_decay is None else hyper.number("weight_decay", weight_decay)
+        self.weight_decay = None if weight_decay is None else arguments.number("weight_decay", weight_decay)
         self.clipnorm = given.get("clipnorm")
         self.clipvalue = given.get("clipvalue")
         self.global_clipnorm = given.get("global_clipnorm")
-        self.use_ema = hyper.flag("use_ema", use_ema)
-        self.ema_momentum = hyper.number("ema_momentum", ema_momentum, 0.0, 1.0, ends="[]")
+        self.use_ema = arguments.flag("use_ema", use_ema)
+        self.ema_momentum = arguments.number("ema_momentum", ema_momentum, 0.0, 1.0, ends="[]")
         self.ema_overwrite_frequency = _every("ema_overwrite_frequency", ema_overwrite_frequency, 1)
         self.loss_scale_factor = (
-            None if loss_scale_factor is None else hyper.number("loss_scale_factor", loss_scale_factor, ends="()")
+            None if loss_scale_factor is None else arguments.number("loss_scale_factor", loss_scale_factor, ends="()")
         )
         self.gradient_accumulation_steps = _every("gradient_accumulation_steps", gradient_accumulation_steps, 2)
         self.is_plain = not self.use_ema and not self.gradient_accumulation_steps
@@ -222,4 +222,4 @@ def _are_weights(tensors: Sequence[Tensor | None]) -> bool:
 
 def _every(what: str, value: Any, least: int) -> int | None:
     """A number of steps, as it was given; None and 0 are for never."""
-    return hyper.whole(what, value, least) if value else value
+    return arguments.whole(what, value, least) if value else value

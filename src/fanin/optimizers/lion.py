@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanin.optimizers import hyper
+from fanin import arguments
 from fanin.optimizers.base import Optimizer
 from fanin.optimizers.core import Slots
 
@@ -62,8 +62,8 @@ class Lion(Optimizer):
             name=name,
             **kwargs,
         )
-        self.beta_1 = hyper.number("beta_1", beta_1, 0.0, 1.0, ends="(]")
-        self.beta_2 = hyper.number("beta_2", beta_2, 0.0, 1.0, ends="[]")
+        self.beta_1 = arguments.number("beta_1", beta_1, 0.0, 1.0, ends="(]")
+        self.beta_2 = arguments.number("beta_2", beta_2, 0.0, 1.0, ends="[]")
         self.groups = [["momentum"]]
 
     def rule(self, weights: list[Tensor], gradients: list[Tensor], slots: list[Slots], size: Tensor) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanin import registry
-from fanin.optimizers import hyper
+from fanin import arguments, registry
 from fanin.optimizers.base import Optimizer
 from fanin.optimizers.core import Slots
 from fanin.optimizers.rounds import Round
@@ -72,8 +71,8 @@ class LossScaleOptimizer(Optimizer):
                 f"LossScaleOptimizer does not know the argument {', '.join(map(repr, kwargs))}; give it to the inner "
                 "optimizer."
             )
-        self.initial_scale = hyper.number("initial_scale", initial_scale, 0.0, _LARGEST, ends="(]")
-        self.dynamic_growth_steps = hyper.whole("dynamic_growth_steps", dynamic_growth_steps, 1)
+        self.initial_scale = arguments.number("initial_scale", initial_scale, 0.0, _LARGEST, ends="(]")
+        self.dynamic_growth_steps = arguments.whole("dynamic_growth_steps", dynamic_growth_steps, 1)
         self.inner_optimizer = inner_optimizer
         super().__init__(inner_optimizer._rate, name=name)
         inner_optimizer.loss_scale_factor = None
@@ -89,7 +88,7 @@ class LossScaleOptimizer(Optimizer):
 
     @dynamic_scale.setter
     def dynamic_scale(self, value: Any) -> None:
-        self._scale = hyper.number("dynamic_scale", value, 0.0, _LARGEST, ends="(]")
+        self._scale = arguments.number("dynamic_scale", value, 0.0, _LARGEST, ends="(]")
         for scale, _ in self._tensors.values():
             scale.fill_(self._scale)
 
@@ -238,8 +237,8 @@ class LossScaleOptimizer(Optimizer):
         """ValueError or TypeError unless the numbers at the head of a state are such as an optimizer can have."""
         is_built = len(values) > len(self.specs([]))
         if is_built:
-            hyper.number("step_counter", values[2])
-            hyper.number("dynamic_scale", values[3], 0.0, _LARGEST, ends="(]")
+            arguments.number("step_counter", values[2])
+            arguments.number("dynamic_scale", values[3], 0.0, _LARGEST, ends="(]")
         self.inner_optimizer.check_head(values[4 if is_built else 2 :])
 
     def set_state(self, weights: Iterable[Tensor] | None, arrays: Sequence[Any]) -> None:
@@ -249,8 +248,8 @@ class LossScaleOptimizer(Optimizer):
         if len(arrays) != expected:
             raise ValueError(f"{self.name} has {expected} variables, found {len(arrays)} arrays.")
         if found:
-            hyper.number("step_counter", arrays[2])
-            hyper.number("dynamic_scale", arrays[3], 0.0, _LARGEST, ends="(]")
+            arguments.number("step_counter", arrays[2])
+            arguments.number("dynamic_scale", arrays[3], 0.0, _LARGEST, ends="(]")
         self.inner_optimizer.set_state(found, arrays[own:])
         if found:
             self.step_counter, self.dynamic_scale = int(arrays[2]), float(arrays[3])

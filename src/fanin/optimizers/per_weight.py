@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from fanin.optimizers import hyper
+from fanin import arguments
 from fanin.optimizers.store import ByWeight
 
 
@@ -69,7 +69,7 @@ class PerWeight:
         (-0.5, -0.25)
         """
         found = list(weights)
-        factor = hyper.number("factor", factor)
+        factor = arguments.number("factor", factor)
         for weight in found:
             if not isinstance(weight, Tensor):
                 raise TypeError(f"scale_learning_rate: expected weights, found {weight!r}.")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fanin.optimizers import hyper
+from fanin import arguments, config
 from fanin.optimizers.schedules import LearningRateSchedule
 
 
@@ -29,7 +29,7 @@ class Rate:
         """
         if not callable(self._rate):
             return self._rate
-        return hyper.learning_rate(self._rate(self._iterations) if self._takes_step else self._rate())
+        return checked_rate(self._rate(self._iterations) if self._takes_step else self._rate())
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
@@ -39,13 +39,19 @@ class Rate:
                 f"{self.name}: the learning rate comes from {self._rate!r} and cannot be set to {value!r}. Assign "
                 "another schedule, or make the optimizer with a number."
             )
-        self._rate = value if is_schedule else hyper.learning_rate(value)
+        self._rate = value if is_schedule else checked_rate(value)
         self._takes_step = is_schedule and _takes_step(value)
 
     @property
     def has_schedule(self) -> bool:
         """Whether the learning rate comes from a schedule; it is then not part of the saved state."""
         return callable(self._rate)
+
+
+def checked_rate(value: Any) -> float:
+    """A learning rate of 0 or more, rounded as Keras stores it: to float32, unless `floatx()` is float64."""
+    found = arguments.number("learning_rate", value)
+    return found if config.floatx() == "float64" else float(np.float32(found))
 
 
 def _takes_step(schedule: Callable[..., Any]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanin.optimizers import hyper
+from fanin import arguments
 from fanin.optimizers.base import Optimizer
 from fanin.optimizers.core import Slots
 
@@ -69,10 +69,10 @@ class RMSprop(Optimizer):
             name=name,
             **kwargs,
         )
-        self.rho = hyper.number("rho", rho, 0.0, 1.0)
-        self.momentum = hyper.number("momentum", momentum, 0.0, 1.0, ends="[]")
-        self.epsilon = hyper.number("epsilon", epsilon)
-        self.centered = hyper.flag("centered", centered)
+        self.rho = arguments.number("rho", rho, 0.0, 1.0)
+        self.momentum = arguments.number("momentum", momentum, 0.0, 1.0, ends="[]")
+        self.epsilon = arguments.number("epsilon", epsilon)
+        self.centered = arguments.flag("centered", centered)
         self.groups = [["velocity"], *([["momentum"]] if momentum else []), *([["average_gradient"]] * centered)]
 
     def rule(self, weights: list[Tensor], gradients: list[Tensor], slots: list[Slots], size: Tensor) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanin.optimizers import hyper
+from fanin import arguments
 from fanin.optimizers.base import Optimizer
 from fanin.optimizers.core import Slots
 
@@ -62,8 +62,8 @@ class SGD(Optimizer):
             name=name,
             **kwargs,
         )
-        self.momentum = hyper.number("momentum", momentum, 0.0, 1.0, ends="[]")
-        self.nesterov = hyper.flag("nesterov", nesterov)
+        self.momentum = arguments.number("momentum", momentum, 0.0, 1.0, ends="[]")
+        self.nesterov = arguments.flag("nesterov", nesterov)
         self.groups = [["momentum"]] if self.momentum else []
 
     def rule(self, weights: list[Tensor], gradients: list[Tensor], slots: list[Slots], size: Tensor) -> None:

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fanin.optimizers import hyper
+from fanin import arguments
 from fanin.optimizers.ema import Ema
-from fanin.optimizers.rate import Rate
+from fanin.optimizers.rate import Rate, checked_rate
 from fanin.optimizers.store import ByWeight
 
 Spec = tuple[tuple[int, ...], torch.dtype, bool]
@@ -61,9 +61,9 @@ class State(Ema, Rate):
 
     def check_head(self, values: Sequence[Any]) -> None:
         """ValueError or TypeError unless the numbers at the head of a state are such as an optimizer can have."""
-        hyper.number("iteration", values[0])
+        arguments.number("iteration", values[0])
         if not self.has_schedule:
-            hyper.learning_rate(values[1])
+            checked_rate(values[1])
 
     def get_state(self, weights: Iterable[Tensor] | None = None) -> list[NDArray[Any]]:
         """`variables` as arrays, copied to the host; bfloat16 as float32."""
@@ -97,10 +97,10 @@ class State(Ema, Rate):
                 )
             if array.is_complex():
                 raise ValueError(f"{self.name}: {name} is made of real numbers, found {array.dtype}.")
-        count = hyper.number("iteration", found[0])
+        count = arguments.number("iteration", found[0])
         if not count.is_integer():
             raise ValueError(f"iteration must be a whole number, found {count!r}.")
-        rate = None if self.has_schedule else hyper.learning_rate(found[1])
+        rate = None if self.has_schedule else checked_rate(found[1])
         self._iterations = int(count)
         if rate is not None:
             self._rate = rate

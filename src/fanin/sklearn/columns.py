@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array
 
+from fanin import arguments
 from fanin.errors import MismatchError
 
 Array = np.ndarray[Any, Any]
@@ -145,7 +146,7 @@ def learn(
     Raises ValueError for a wrong `most`, for unknown names and places, and for a column that is neither numbers nor
     categories, such as one of dates.
     """
-    if most is not None and (not isinstance(most, (int, np.integer)) or isinstance(most, bool) or most < 1):
+    if most is not None and not arguments.is_whole(most, 1):
         raise ValueError(f"max_categories must be a positive integer or None, found {most!r}.")
     chosen = _places(table, () if categorical is None else categorical)
     kinds = _kinds(table)
@@ -248,7 +249,7 @@ def _places(table: Any, chosen: Iterable[Any]) -> set[int]:
     names = list(table.columns) if is_frame(table) else []
     found = set()
     for item in chosen:
-        is_place = isinstance(item, (int, np.integer)) and not isinstance(item, bool) and 0 <= item < table.shape[1]
+        is_place = arguments.is_whole(item, 0) and item < table.shape[1]
         if item not in names and not is_place:
             known = f"names of {names} or " if names else ""
             raise ValueError(

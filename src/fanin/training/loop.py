@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fanin import arguments
 from fanin.callbacks import CallbackList, History
 from fanin.errors import DataError
 from fanin.graph.tree import as_list, tree_map
@@ -31,11 +32,11 @@ def fit(
     validation_freq: int,
 ) -> History:  # fmt: skip
     """Train `model`; see `Model.fit`."""
-    size = ready.positive("batch_size", 32 if batch_size is None else batch_size)
-    held_size = ready.positive("validation_batch_size", validation_batch_size or size)
-    epochs, initial_epoch = ready.whole("epochs", epochs), ready.whole("initial_epoch", initial_epoch)
+    size = arguments.positive("batch_size", 32 if batch_size is None else batch_size)
+    held_size = arguments.positive("validation_batch_size", validation_batch_size or size)
+    epochs, initial_epoch = arguments.whole("epochs", epochs), arguments.whole("initial_epoch", initial_epoch)
     if validation_steps is not None:
-        ready.positive("validation_steps", validation_steps)
+        arguments.positive("validation_steps", validation_steps)
     validates = ready.validates(validation_freq)
     data = ready.reader(model, class_weight, size, shuffle).read(x, y, sample_weight)
     held_out: Any = None
@@ -107,7 +108,7 @@ def evaluate(
     steps: int | None, callbacks: Any,
 ) -> Logs:  # fmt: skip
     """Loss and metrics over data; see `Model.evaluate`."""
-    size = ready.positive("batch_size", 32 if batch_size is None else batch_size)
+    size = arguments.positive("batch_size", 32 if batch_size is None else batch_size)
     data = ready.reader(model, None, size, stays=False).read(x, y, sample_weight)
     trainer = ready.trainer(model, compiled, data, "y")
     hooks = CallbackList(callbacks, model=model, epochs=1, steps=ready.steps(data, size, steps), verbose=verbose)
@@ -148,7 +149,7 @@ def predict(
     deterministic: bool = False,
 ) -> Any:  # fmt: skip
     """Outputs for x; see `Model.predict`."""
-    size = 32 if batch_size is None else ready.positive("batch_size", batch_size)
+    size = 32 if batch_size is None else arguments.positive("batch_size", batch_size)
     own: Prediction | None = model.__dict__.get("_prediction")
     small = type(x) is np.ndarray and x.ndim > 0 and 0 < x.shape[0] <= size
     plain = small and callbacks is None and steps is None and out is None and verbose == 0 and not deterministic

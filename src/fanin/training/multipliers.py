@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import nn
 
+from fanin import arguments
 from fanin.layers.layer import Layer
-from fanin.optimizers import Optimizer, hyper
+from fanin.optimizers import Optimizer
 
 
 def check(multipliers: Any) -> dict[str, float]:
@@ -23,7 +24,7 @@ def check(multipliers: Any) -> dict[str, float]:
         return {}
     if not isinstance(multipliers, Mapping) or not all(isinstance(key, str) for key in multipliers):
         raise ValueError(f"compile: learning_rate_multipliers is a dict of pattern and factor, found {multipliers!r}.")
-    return {key: hyper.number(f"learning_rate_multipliers[{key!r}]", value) for key, value in multipliers.items()}
+    return {key: arguments.number(f"learning_rate_multipliers[{key!r}]", value) for key, value in multipliers.items()}
 
 
 def weight_paths(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Parameter]]:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 
+from fanin import arguments
 from fanin.errors import DataError
 from fanin.graph.tree import tree_map
 from fanin.layers.devices import device_of
@@ -41,7 +41,7 @@ def validates(frequency: Any) -> Callable[[int], bool]:
     """Whether an epoch, counted from 1, ends with a validation: every so many do, or those of a list."""
     if isinstance(frequency, (list, tuple, set, range)):
         return frozenset(frequency).__contains__
-    every = positive("validation_freq", frequency)
+    every = arguments.positive("validation_freq", frequency)
     return lambda epoch: epoch % every == 0
 
 
@@ -132,17 +132,5 @@ def endless(data: Arrays | Stream, batch_size: int, shuffle: bool) -> Iterator[B
 def steps(data: Arrays | Stream, batch_size: int, asked: int | None, name: str = "steps") -> int | None:
     """The number of steps of a pass, if it is known; `name` is that of the argument."""
     if asked is not None:
-        return positive(name, asked)
+        return arguments.positive(name, asked)
     return data.steps(batch_size) if isinstance(data, Arrays) else data.steps()
-
-
-def positive(name: str, value: Any) -> int:
-    """A number of at least 1."""
-    return whole(name, value, least=1, expected="a positive integer")
-
-
-def whole(name: str, value: Any, least: int = 0, expected: str = "a whole number of 0 or more") -> int:
-    """A whole number of at least `least`, or a ValueError that gives the argument's name."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} must be {expected}, found {value!r}.")
-    return int(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fanin.optimizers import hyper
+from fanin import arguments
 from fanin.optimizers.schedules.base import Formula, family
 
 _A_HAIR = 1e-12  # of a period: ln(243) / ln(3) is a little less than 5, and a restart must not come one step late
@@ -43,12 +43,12 @@ class CosineDecay(Formula):
         warmup_target: float | None = None,
         warmup_steps: float = 0,
     ):
-        self.initial_learning_rate = hyper.plain("initial_learning_rate", initial_learning_rate)
-        self.decay_steps = hyper.plain("decay_steps", decay_steps, ends="()")
-        self.alpha = hyper.plain("alpha", alpha)
+        self.initial_learning_rate = arguments.plain("initial_learning_rate", initial_learning_rate)
+        self.decay_steps = arguments.plain("decay_steps", decay_steps, ends="()")
+        self.alpha = arguments.plain("alpha", alpha)
         self.name = name
-        self.warmup_target = None if warmup_target is None else hyper.plain("warmup_target", warmup_target)
-        self.warmup_steps = hyper.plain("warmup_steps", warmup_steps)
+        self.warmup_target = None if warmup_target is None else arguments.plain("warmup_target", warmup_target)
+        self.warmup_steps = arguments.plain("warmup_steps", warmup_steps)
 
     def formula(self, step: Any, lib: Any) -> Any:
         """See the class."""
@@ -110,11 +110,11 @@ class CosineDecayRestarts(Formula):
         alpha: float = 0.0,
         name: str = "SGDRDecay",
     ):
-        self.initial_learning_rate = hyper.plain("initial_learning_rate", initial_learning_rate)
-        self.first_decay_steps = hyper.plain("first_decay_steps", first_decay_steps, ends="()")
-        self.t_mul = hyper.plain("t_mul", t_mul, ends="()")
-        self.m_mul = hyper.plain("m_mul", m_mul)
-        self.alpha = hyper.plain("alpha", alpha)
+        self.initial_learning_rate = arguments.plain("initial_learning_rate", initial_learning_rate)
+        self.first_decay_steps = arguments.plain("first_decay_steps", first_decay_steps, ends="()")
+        self.t_mul = arguments.plain("t_mul", t_mul, ends="()")
+        self.m_mul = arguments.plain("m_mul", m_mul)
+        self.alpha = arguments.plain("alpha", alpha)
         self.name = name
 
     def formula(self, step: Any, lib: Any) -> Any:

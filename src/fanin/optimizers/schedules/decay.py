@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from fanin.optimizers import hyper
+from fanin import arguments
 from fanin.optimizers.schedules.base import Formula, family
 
 
@@ -37,10 +37,10 @@ class ExponentialDecay(Formula):
         staircase: bool = False,
         name: str = "ExponentialDecay",
     ):
-        self.initial_learning_rate = hyper.plain("initial_learning_rate", initial_learning_rate)
-        self.decay_steps = hyper.plain("decay_steps", decay_steps, ends="()")
-        self.decay_rate = hyper.plain("decay_rate", decay_rate)
-        self.staircase = hyper.flag("staircase", staircase)
+        self.initial_learning_rate = arguments.plain("initial_learning_rate", initial_learning_rate)
+        self.decay_steps = arguments.plain("decay_steps", decay_steps, ends="()")
+        self.decay_rate = arguments.plain("decay_rate", decay_rate)
+        self.staircase = arguments.flag("staircase", staircase)
         self.name = name
 
     def formula(self, step: Any, lib: Any) -> Any:
@@ -85,10 +85,10 @@ class InverseTimeDecay(Formula):
         staircase: bool = False,
         name: str = "InverseTimeDecay",
     ):
-        self.initial_learning_rate = hyper.plain("initial_learning_rate", initial_learning_rate)
-        self.decay_steps = hyper.plain("decay_steps", decay_steps, ends="()")
-        self.decay_rate = hyper.plain("decay_rate", decay_rate)
-        self.staircase = hyper.flag("staircase", staircase)
+        self.initial_learning_rate = arguments.plain("initial_learning_rate", initial_learning_rate)
+        self.decay_steps = arguments.plain("decay_steps", decay_steps, ends="()")
+        self.decay_rate = arguments.plain("decay_rate", decay_rate)
+        self.staircase = arguments.flag("staircase", staircase)
         self.name = name
 
     def formula(self, step: Any, lib: Any) -> Any:
@@ -137,11 +137,11 @@ class PolynomialDecay(Formula):
         cycle: bool = False,
         name: str = "PolynomialDecay",
     ):
-        self.initial_learning_rate = hyper.plain("initial_learning_rate", initial_learning_rate)
-        self.decay_steps = hyper.plain("decay_steps", decay_steps, ends="()")
-        self.end_learning_rate = hyper.plain("end_learning_rate", end_learning_rate)
-        self.power = hyper.plain("power", power)
-        self.cycle = hyper.flag("cycle", cycle)
+        self.initial_learning_rate = arguments.plain("initial_learning_rate", initial_learning_rate)
+        self.decay_steps = arguments.plain("decay_steps", decay_steps, ends="()")
+        self.end_learning_rate = arguments.plain("end_learning_rate", end_learning_rate)
+        self.power = arguments.plain("power", power)
+        self.cycle = arguments.flag("cycle", cycle)
         self.name = name
 
     def formula(self, step: Any, lib: Any) -> Any:
@@ -188,10 +188,10 @@ class PiecewiseConstantDecay(Formula):
             raise ValueError(
                 f"values must be one more than boundaries, found {len(values)} values and {len(boundaries)} boundaries."
             )
-        self.boundaries = [hyper.plain("boundaries", b, -math.inf, ends="()") for b in boundaries]
+        self.boundaries = [arguments.plain("boundaries", b, -math.inf, ends="()") for b in boundaries]
         if any(low >= high for low, high in itertools.pairwise(self.boundaries)):
             raise ValueError(f"boundaries must grow from one to the next, found {self.boundaries!r}.")
-        self.values = [hyper.plain("values", value) for value in values]
+        self.values = [arguments.plain("values", value) for value in values]
         self.name = name
 
     def formula(self, step: Any, lib: Any) -> Any:

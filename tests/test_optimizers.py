@@ -198,6 +198,11 @@ def test_a_gradient_or_weight_of_another_layout_gives_the_same(make):
     torch.testing.assert_close(strided, plain)
 
 
+def scalars(optimizer, rate, t):
+    """Size and decay of step number t, as tensors."""
+    return [torch.tensor(value) for value in optimizer.scalars(rate, float(t))]
+
+
 @EACH
 def test_a_trace_under_fake_tensors_is_the_update(make):
     optimizer = make()
@@ -206,34 +211,33 @@ def test_a_trace_under_fake_tensors_is_the_update(make):
     names = optimizer.slot_names()
     flat = [s[n] for s in slots for n in names]
 
-    def update(weights, flat, g, rate, t):
+    def update(weights, flat, g, size, decay):
         dicts = [
             dict(zip(names, flat[i * len(names) : (i + 1) * len(names)], strict=True)) for i in range(len(weights))
         ]
-        optimizer.update(weights, g, dicts, rate, t)
+        optimizer.step(weights, g, dicts, size, decay)
         return weights, flat
 
-    rate, t = torch.tensor(0.01), torch.tensor(1)
-    traced = make_fx(update, tracing_mode="fake")(start, flat, gradients(start), rate, t)
+    traced = make_fx(update, tracing_mode="fake")(start, flat, gradients(start), *scalars(optimizer, 0.01, 1))
     mine = [w.clone() for w in start], [s.clone() for s in flat]
     theirs = [w.clone() for w in start], [s.clone() for s in flat]
     for step in range(1, 5):
-        g, rate, t = gradients(start, seed=step), torch.tensor(0.01 / step), torch.tensor(step)
-        update(*mine, g, rate, t)
-        traced(*theirs, g, rate, t)
+        g, of_step = gradients(start, seed=step), scalars(optimizer, 0.01 / step, step)
+        update(*mine, g, *of_step)
+        traced(*theirs, g, *of_step)
     for x, y in zip(mine[0] + mine[1], theirs[0] + theirs[1], strict=True):
         assert torch.equal(x, y)
 
 
 @EACH
-def test_apply_is_update_with_the_numbers_of_each_step(make):
+def test_apply_is_a_step_with_the_numbers_of_each(make):
     optimizer, pure = make(), make()
     a, b = weights(), [w.detach() for w in weights()]
     slots = [pure.init_slots(w) for w in b]
     for t in range(1, 6):
         g = gradients(a, seed=t)
         optimizer.apply(g, a)
-        pure.update(b, g, slots, torch.tensor(pure.learning_rate), torch.tensor(t))
+        pure.step(b, g, slots, *scalars(pure, pure.learning_rate, t))
     for x, y in zip(a, b, strict=True):
         torch.testing.assert_close(x.detach(), y, rtol=1e-6, atol=1e-7)
 
@@ -243,13 +247,6 @@ def test_scalars_are_plain_numbers_from_plain_numbers():
     assert (size, decay) == (pytest.approx(0.1 * math.sqrt(1 - 0.999) / (1 - 0.9)), 0.95)
     size, decay = SGD().scalars(0.1, 1.0)
     assert (size, decay) == (0.1, 1.0)
-
-
-def test_the_size_of_a_traced_step_is_as_exact():
-    optimizer = Adam()
-    for t in (1, 2, 1000):
-        found = optimizer.size(torch.tensor(0.001), torch.tensor(t)).item()
-        assert found == pytest.approx(optimizer.size(float(np.float32(0.001)), float(t)), rel=1e-12)
 
 
 def test_adam_needs_no_digits_lost_at_the_first_step():

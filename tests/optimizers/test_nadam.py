@@ -31,13 +31,6 @@ def test_the_product_of_all_steps(step):
     assert optimizer.derived() == {"u_product": pytest.approx(expected, rel=1e-13)}
 
 
-@pytest.mark.parametrize("step", [1, 2, 30, 5000])
-def test_a_tensor_gives_the_same_sizes(step):
-    optimizer = Nadam()
-    found = optimizer.size(torch.tensor(0.1, dtype=torch.float64), torch.tensor(step))
-    assert [x.item() for x in found] == pytest.approx(optimizer.size(0.1, float(step)), rel=1e-12)
-
-
 def test_a_factor_scales_the_step_but_not_its_root():
     size = torch.tensor([1.0, 2.0, 3.0])
     assert Nadam().scaled(size, 0.5).tolist() == [0.5, 1.0, 3.0]

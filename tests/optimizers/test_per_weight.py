@@ -41,16 +41,17 @@ def test_a_scaled_weight_learns_and_decays_like_one_with_that_rate(make, weights
 
 
 @EACH
-def test_update_takes_factors_too(make, weights, gradients):
+def test_a_step_takes_factors_too(make, weights, gradients):
     a, b = weights(), [w.detach() for w in weights()]
     optimizer, pure = make(0.125), make(0.125)
     optimizer.scale_learning_rate(a[1:3], 0.25)
     optimizer.exclude_from_weight_decay([a[2]])
     slots = [pure.init_slots(w) for w in b]
     for step in range(1, 5):
-        g, rate = gradients(a, step), torch.tensor(0.125, dtype=torch.float64)
+        g = gradients(a, step)
+        of_step = [torch.tensor(value, dtype=torch.float64) for value in pure.scalars(0.125, float(step))]
         optimizer.apply(g, a)
-        pure.update(b, g, slots, rate, torch.tensor(step), optimizer.decays(a), factors=optimizer.factors(a))
+        pure.step(b, g, slots, *of_step, optimizer.decays(a), factors=optimizer.factors(a))
     assert optimizer.factors(a) == [1.0, 0.25, 0.25, 1.0]
     for x, y in zip(a, b, strict=True):
         torch.testing.assert_close(x.detach(), y, rtol=1e-12, atol=1e-13)
@@ -63,17 +64,19 @@ def test_factors_can_be_traced(make, weights, gradients):
     slots = [optimizer.init_slots(w) for w in start]
     factors = [0.5, 1.0, 0.25, 0.5]
 
-    def update(weights, slots, gradients, rate, step):
-        optimizer.update(weights, gradients, slots, rate, step, factors=factors)
+    def update(weights, slots, gradients, size, decay):
+        optimizer.step(weights, gradients, slots, size, decay, factors=factors)
         return weights, slots
 
-    rate, step, g = torch.tensor(0.125), torch.tensor(1), gradients(start)
-    traced = make_fx(update, tracing_mode="fake")(*copy.deepcopy((start, slots, g)), rate, step)
+    def scalars(step):
+        return [torch.tensor(value) for value in optimizer.scalars(0.125, float(step))]
+
+    traced = make_fx(update, tracing_mode="fake")(*copy.deepcopy((start, slots, gradients(start))), *scalars(1))
     mine, theirs = copy.deepcopy((start, slots)), copy.deepcopy((start, slots))
     for number in range(1, 4):
-        g, step = gradients(start, number), torch.tensor(number)
-        update(*mine, g, rate, step)
-        traced(*theirs, g, rate, step)
+        g = gradients(start, number)
+        update(*mine, g, *scalars(number))
+        traced(*theirs, g, *scalars(number))
     for x, y in zip(mine[0], theirs[0], strict=True):
         assert torch.equal(x, y)
 

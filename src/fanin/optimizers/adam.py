@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fanin import arguments
 from fanin.optimizers.base import Optimizer
-from fanin.optimizers.core import Number, Slots, exact
+from fanin.optimizers.core import Slots
 from fanin.optimizers.fused import has_kernels, rate_for_kernel
 
 _FOREVER = 1e9  # a step number at which torch's own bias corrections are 1, so that only ours count
@@ -76,11 +76,9 @@ class Adam(Optimizer):
         self.groups = [["momentum", "velocity"], ["velocity_hat"]] if amsgrad else [["momentum", "velocity"]]
         self._corrected = max(self.beta_1, self.beta_2) ** _FOREVER < 1e-20
 
-    def size(self, learning_rate: Number, step: Number) -> Number:
-        """lr sqrt(1 - b2^t) / (1 - b1^t); tensors are worked out in float64, where 1 - b2^t loses no digits."""
-        step = exact(step)
-        size: Number = learning_rate * (1.0 - self.beta_2**step) ** 0.5 / (1.0 - self.beta_1**step)
-        return size
+    def size(self, learning_rate: float, step: float) -> float:
+        """lr sqrt(1 - b2^t) / (1 - b1^t)."""
+        return float(learning_rate * (1.0 - self.beta_2**step) ** 0.5 / (1.0 - self.beta_1**step))
 
     def rule(self, weights: list[Tensor], gradients: list[Tensor], slots: list[Slots], size: Tensor) -> None:
         """The formula above, in place: torch's fused kernel where it computes just that, else `plain`."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fanin import arguments
 from fanin.optimizers.base import Optimizer
-from fanin.optimizers.core import Number, Slots, exact
+from fanin.optimizers.core import Slots
 
 
 class Adamax(Optimizer):
@@ -68,10 +68,9 @@ class Adamax(Optimizer):
         self.epsilon = arguments.number("epsilon", epsilon)
         self.groups = [["momentum", "norm"]]
 
-    def size(self, learning_rate: Number, step: Number) -> Number:
-        """lr / (1 - b1^t), tensors in float64."""
-        size: Number = learning_rate / (1.0 - self.beta_1 ** exact(step))
-        return size
+    def size(self, learning_rate: float, step: float) -> float:
+        """lr / (1 - b1^t)."""
+        return float(learning_rate / (1.0 - self.beta_1**step))
 
     def rule(self, weights: list[Tensor], gradients: list[Tensor], slots: list[Slots], size: Tensor) -> None:
         """The formula above, in place."""

@@ -169,19 +169,17 @@ class Optimizer(State, Rounds):
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         key = weight.device, dtype
         size_now, decay_now = self.scalars(self.learning_rate, float(self.iterations + 1))
-        several = isinstance(size_now, tuple)
+        is_several = isinstance(size_now, tuple)
+        values = size_now if isinstance(size_now, tuple) else (size_now,)
         if key not in self._numbers:
             with torch.inference_mode(False):
                 self._numbers[key] = (
-                    torch.zeros(len(size_now) if several else (), dtype=dtype, device=weight.device),
+                    torch.zeros(len(values) if is_several else (), dtype=dtype, device=weight.device),
                     torch.ones((), dtype=dtype, device=weight.device),
                 )
         size, decay = self._numbers[key]
-        if several:
-            for place, value in zip(size.unbind(), size_now, strict=True):
-                place.fill_(value)
-        else:
-            size.fill_(size_now)
+        for place, value in zip(size.unbind() if is_several else (size,), values, strict=True):
+            place.fill_(value)
         if self.weight_decay is not None:
             decay.fill_(decay_now)
         return size, decay

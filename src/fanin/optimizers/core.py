@@ -10,17 +10,14 @@ Slots are tensors shaped like a weight: momentum, velocity. Nothing here counts 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from fanin.dtypes import widest_float
 from fanin.optimizers.clip import clip_global_norm, clip_norms, clip_values
 
 Slots = dict[str, Tensor]
-Number = TypeVar("Number", float, Tensor)
 Alike = tuple[torch.device, torch.dtype, float]
 
 
@@ -55,7 +52,7 @@ class Update:
         """One slot: zeros, unless a subclass starts elsewhere."""
         return torch.zeros_like(weight, requires_grad=False)
 
-    def size(self, learning_rate: Number, step: Number) -> Any:
+    def size(self, learning_rate: float, step: float) -> float | tuple[float, ...]:
         """The length of step number `step` (1 is the first): the learning rate, unless a subclass corrects it.
 
         A rule that needs several numbers gets a tuple of them from here; see `scaled`.
@@ -66,11 +63,8 @@ class Update:
         """The size of the same step at `factor` times the learning rate."""
         return size * factor
 
-    def scalars(self, learning_rate: Number, step: Number) -> tuple[Any, Number]:
-        """What `step` needs of the two numbers: its size, and the factor 1 - learning_rate * weight_decay.
-
-        Plain floats give floats, so that a loop can work them out on the host; 0-dim tensors give tensors.
-        """
+    def scalars(self, learning_rate: float, step: float) -> tuple[float | tuple[float, ...], float]:
+        """What `step` takes as tensors: the size of the step, and the factor 1 - learning_rate * weight_decay."""
         return self.size(learning_rate, step), 1.0 - learning_rate * (self.weight_decay or 0.0)
 
     def rule(self, weights: list[Tensor], gradients: list[Tensor], slots: list[Slots], size: Tensor) -> None:
@@ -145,28 +139,6 @@ class Update:
             if chosen:
                 torch._foreach_mul_(chosen, decay)
         self.rule(weights, gradients, slots, size)
-
-    def update(
-        self,
-        weights: list[Tensor],
-        gradients: list[Tensor],
-        slots: list[Slots],
-        learning_rate: Tensor,
-        step: Tensor,
-        decayed: Sequence[bool] | None = None,
-        factors: Sequence[float] | None = None,
-    ) -> None:
-        """`step`, from the learning rate and the number of the step (1 at the first), both 0-dim tensors."""
-        size, decay = self.scalars(learning_rate, step)
-        size = torch.stack(size) if isinstance(size, tuple) else size
-        self.step(weights, gradients, slots, size, decay, decayed, factors)
-
-
-def exact(step: Number) -> Number:
-    """The number of a step as bias corrections need it, which lose digits in float32: a tensor as float64."""
-    if not isinstance(step, Tensor):
-        return step
-    return step.to(widest_float(step.device))
 
 
 def _fit(gradient: Tensor, weight: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fanin import arguments
 from fanin.optimizers.base import Optimizer
-from fanin.optimizers.core import Number, Slots, exact
+from fanin.optimizers.core import Slots
 
 _DECAY = 0.96  # of the distance of a step's momentum from b1
 _TERMS = range(1, 51)  # as many as a float64 can tell: 0.48^50 < 1e-15
@@ -79,14 +79,13 @@ class Nadam(Optimizer):
         self.epsilon = arguments.number("epsilon", epsilon)
         self.groups = [["momentum", "velocity"]]
 
-    def size(self, learning_rate: Number, step: Number) -> tuple[Number, Number, Number]:
-        """What m, g and sqrt(v) are multiplied by; tensors are worked out in float64."""
-        step = exact(step)
+    def size(self, learning_rate: float, step: float) -> tuple[float, float, float]:
+        """What m, g and sqrt(v) are multiplied by."""
         now, then = (self.beta_1 * (1.0 - 0.5 * _DECAY**t) for t in (step, step + 1.0))
         product = self.beta_1**step * _product(step)
-        of_momentum: Number = learning_rate * then / (1.0 - product * then)
-        of_gradient: Number = learning_rate * (1.0 - now) / (1.0 - product)
-        of_root: Number = (1.0 - self.beta_2**step) ** -0.5
+        of_momentum = learning_rate * then / (1.0 - product * then)
+        of_gradient = learning_rate * (1.0 - now) / (1.0 - product)
+        of_root: float = (1.0 - self.beta_2**step) ** -0.5
         return of_momentum, of_gradient, of_root
 
     def scaled(self, size: Tensor, factor: float) -> Tensor:
@@ -116,14 +115,10 @@ class Nadam(Optimizer):
         return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
 
 
-def _product(step: Number) -> Number:
+def _product(step: float) -> float:
     """(1 - 0.96 / 2) (1 - 0.96^2 / 2) ... (1 - 0.96^t / 2), from the series of its logarithm.
 
     ln(1 - x) = -(x + x^2 / 2 + ...): summed over the steps, each power k gives a geometric series.
     """
-    if isinstance(step, Tensor):
-        powers = torch.arange(1, len(_TERMS) + 1, dtype=step.dtype, device=step.device)
-        shares = (0.5 * _DECAY) ** powers / (powers * (1.0 - _DECAY**powers))
-        return torch.exp(torch.sum(shares * (_DECAY ** (powers * step) - 1.0)))
     shares = ((0.5 * _DECAY) ** k / (k * (1.0 - _DECAY**k)) * (_DECAY ** (k * step) - 1.0) for k in _TERMS)
     return math.exp(sum(shares))

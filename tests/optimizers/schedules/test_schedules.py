@@ -5,11 +5,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
 
 import fanin
 from fanin import optimizers
-from fanin.optimizers import SGD, Adam, Nadam, schedules
+from fanin.optimizers import SGD, Adam, schedules
 from fanin.optimizers.schedules import (
     CosineDecay,
     CosineDecayRestarts,
@@ -100,29 +99,6 @@ def test_a_tensor_gives_a_tensor(schedule, expected):
     fanin.config.set_floatx("float64")
     assert schedule(torch.tensor(8)).dtype == torch.float64
     assert schedule(torch.tensor(8)).item() == pytest.approx(expected(8), rel=1e-12)
-
-
-@EACH
-def test_a_schedule_can_be_traced_with_the_update(schedule, expected):
-    optimizer = Nadam(schedule)
-
-    def update(w, g, m, v, step):
-        rate = schedule(step)
-        optimizer.update([w], [g], [{"momentum": m, "velocity": v}], rate, step + 1)
-        return w, m, v
-
-    def fresh():
-        return [torch.ones(3), torch.zeros(3), torch.zeros(3)]
-
-    w, m, v = fresh()
-    traced = make_fx(update, tracing_mode="fake")(w, torch.ones(3), m, v, torch.tensor(0))
-    w, m, v = fresh()
-    live = torch.nn.Parameter(torch.ones(3))
-    for step in range(25):
-        g = torch.randn(3)
-        w, m, v = traced(w, g, m, v, torch.tensor(step))
-        optimizer.apply([g], [live])
-    torch.testing.assert_close(live.detach(), w, rtol=1e-6, atol=1e-6)
 
 
 @EACH

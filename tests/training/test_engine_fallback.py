@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from engine_cases import BATCH, rows, same_bits
 from torch import nn
 
@@ -129,8 +130,44 @@ def test_a_loss_that_cannot_be_traced():
     x, _ = rows()
     model = fanin.Sequential([fanin.Input((6,)), Dense(1)])
     model.compile("sgd", loss)
-    with pytest.warns(UserWarning, match=r"test_engine_fallback\.py"):
+    words = r"results: cannot be compiled \(line \d+ of .*test_engine_fallback\.py\): it asks a tensor for its value"
+    with pytest.warns(UserWarning, match=words):
         model.fit(x, x[:, :1], verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("activation", "words"),
+    [
+        (lambda x: x * float(x.detach().sum()), "it asks a tensor for its value, as float"),
+        (lambda x: x * x[x > 0].sum(), "the shape of a result depends on values"),
+    ],
+)
+def test_a_function_that_cannot_be_traced_is_named_with_its_layer(activation, words):
+    model = fanin.Sequential([fanin.Input((6,)), Dense(1, activation, name="culprit")])
+    model.compile("sgd", "mse")
+    x, _ = rows()
+    with pytest.warns(UserWarning, match=rf"layer 'culprit' cannot be .*test_engine_fallback\.py\): {words}"):
+        model.fit(x, x[:, :1], verbose=0)
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.qint8:UserWarning", "ignore:.*quantize_per_tensor:UserWarning")
+@pytest.mark.filterwarnings("ignore:This step runs eagerly.*layer 'Linear' cannot be compiled:UserWarning")
+def test_quantized_modules_are_evaluated_and_trained_around():
+    """Their weights are objects of C++, which fake tensors cannot compare, once they have met two."""
+    inner = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    quantized = torch.ao.quantization.quantize_dynamic(inner, {nn.Linear}, dtype=torch.qint8)
+    x, _ = rows()
+    model = fanin.Sequential([quantized, Dense(3)])
+    model.compile("sgd", "mse")
+    for count in (len(x), 7, 3):
+        found = model.evaluate(x[:count], np.ones((count, 3), np.float32), batch_size=count, verbose=0)
+        with torch.no_grad():
+            expected = (model.layers[1](quantized(torch.as_tensor(x[:count]))) - 1).square().mean()
+        assert found == pytest.approx(expected.item(), rel=1e-6)
+    before = model.layers[1].kernel.detach().clone()
+    model.fit(x, np.ones((len(x), 3), np.float32), verbose=0)
+    assert not torch.equal(model.layers[1].kernel, before)
 
 
 def test_run_eagerly_makes_no_program_and_does_not_warn():

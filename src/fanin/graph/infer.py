@@ -76,7 +76,8 @@ def infer_on_values(function: Callable[..., Any], args: tuple[Any, ...], kwargs:
 def needs_values(error: Exception) -> bool:
     """Whether a trial failed because fake tensors have no values."""
     kinds = DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException
-    return isinstance(error, kinds) or any(text in str(error) for text in (".numpy() is not", "FakeTensor."))
+    hints = ".numpy() is not", "FakeTensor.", "for __torch__."  # the last of quantized weights, objects of C++
+    return isinstance(error, kinds) or any(text in str(error) for text in hints)
 
 
 def _try(

@@ -7,21 +7,33 @@ import traceback
 import warnings
 
 from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 
 def reason_for(error: Exception) -> str:
     """What went wrong, in which layer, and at which line of the user's code."""
-    layer, place = "", ""
+    own_layer, layer, place = "", "", ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         name = frame.f_globals.get("__name__", "")
-        if name.partition(".")[0] in ("torch", "fanin", "contextlib") or frame.f_code.co_filename.startswith("<"):
-            continue
+        is_own = name.partition(".")[0] not in ("torch", "fanin", "contextlib")
         owner = frame.f_locals.get("self")
-        if isinstance(owner, nn.Module):
+        is_call = frame.f_code.co_name in ("call", "forward") and not name.startswith("fanin.training")
+        if isinstance(owner, nn.Module) and (is_own or is_call):
             layer = f"layer {getattr(owner, 'name', '') or type(owner).__name__!r} "
-        place = f" (line {line} of {frame.f_code.co_filename})"
+            own_layer = layer if is_own else own_layer
+        if is_own and not frame.f_code.co_filename.startswith("<"):
+            place = f" (line {line} of {frame.f_code.co_filename})"
+    return f"{own_layer or layer}cannot be compiled{place}: {_in_words(error)}"
+
+
+def _in_words(error: Exception) -> str:
+    """The first line of a message; torch's own about values and shapes name an operation that nobody wrote."""
     text = str(error).strip().splitlines()
-    return f"{layer}cannot be compiled{place}: {type(error).__name__}: {text[0] if text else ''}"
+    if isinstance(error, DataDependentOutputException):
+        return "it asks a tensor for its value, as float(x), x.item() and `if x > 0:` do"
+    if isinstance(error, DynamicOutputShapeException):
+        return f"the shape of a result depends on values ({text[0] if text else ''})"
+    return f"{type(error).__name__}: {text[0] if text else ''}"
 
 
 def warn_of(reason: str, advice: str) -> None:

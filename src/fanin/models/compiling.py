@@ -94,7 +94,7 @@ class Compiling(Steps):
     def metrics_names(self) -> list[str]:
         """The names of what `evaluate` returns: "loss", the losses of several outputs, and the metrics."""
         compiled = self._compiled()
-        return ["loss", *compiled.loss_names, *compiled.metric_names]
+        return ["loss", *compiled.loss_names, *compiled.measuring.names]
 
     def _known_outputs(self) -> tuple[Any, list[str] | None] | None:
         """The shapes of the outputs and the names of their layers, if the model knows them before it is called."""

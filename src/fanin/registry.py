@@ -269,12 +269,14 @@ def serialize(obj: Any) -> Any:
     return _serialize_function(obj)
 
 
-def serialize_config(obj: Any, method: str = "get_config") -> Json:
+def serialize_config(obj: Any, method: str = "get_config", found: Any = None) -> Json:
     """What `obj.get_config()`, or another such method, returns, as plain JSON data, objects in it too.
+
+    `found` is what it returned, where it was asked already.
 
     Raises ValueError that names the object and the key for a value that has no form in files.
     """
-    given = getattr(obj, method)()
+    given = getattr(obj, method)() if found is None else found
     if not isinstance(given, Mapping):
         raise TypeError(f"{_shown(obj)}: {method}() must return a dict, found {given!r}.")
     config = {}

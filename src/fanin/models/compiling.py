@@ -107,9 +107,12 @@ class Compiling(Steps):
 
     def described_compile(self) -> dict[str, Any]:
         """What a file says of it beside the model's config, under "compile_config" and fanin's own keys; {} of None."""
-        if self.get_compile_config() is None:
+        config = self.get_compile_config()
+        if config is None:
             return {}
-        return {"compile_config": serialize_config(self, "get_compile_config"), **self._compiled().beside()}
+        described = {"compile_config": serialize_config(self, "get_compile_config", config)}
+        compiled = self.__dict__.get("_compiled_with")  # None where the model has a `compile` of its own
+        return described if compiled is None else described | compiled.beside()
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as `get_compile_config` described."""

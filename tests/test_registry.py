@@ -326,6 +326,21 @@ def test_a_family_of_your_own():
         family.get(3)
 
 
+@pytest.mark.parametrize("class_first", [True, False])
+def test_a_function_keeps_its_name_from_a_class_of_that_name(class_first):
+    class BigTool:
+        pass
+
+    def big_tool():
+        return 0
+
+    family: Family = Family("tool", "mine.others", None)
+    for one in (BigTool, big_tool) if class_first else (big_tool, BigTool):
+        family.add(one)
+    assert family.lookup("BigTool") is BigTool
+    assert family.lookup("big_tool") is big_tool
+
+
 def test_families_do_not_mix_their_names():
     with pytest.raises(ValueError, match="Unknown regularizer 'relu'"):
         regularizers.get("relu")

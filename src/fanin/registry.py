@@ -152,13 +152,14 @@ class Family(Generic[T]):
         self._table: dict[str, Any] = {}
 
     def add(self, obj: Named, *aliases: str, module: str | None = None) -> Named:
-        """Enter a class (under its name and snake_case) or a function (under its name), and under `aliases`.
+        """Enter a class or a function under its name, and under `aliases`; a class under its snake_case too, unless
+        that is the name of a function.
 
         `module` is the Keras module that its JSON names, if not the family's.
         """
         name = cast(Any, obj).__name__
         self._table[name] = obj
-        if inspect.isclass(obj):
+        if inspect.isclass(obj) and not inspect.isfunction(self._table.get(snake_case(name))):
             self._table[snake_case(name)] = obj
         for alias in aliases:
             self._table[alias] = obj
@@ -268,12 +269,14 @@ def serialize(obj: Any) -> Any:
     return _serialize_function(obj)
 
 
-def serialize_config(obj: Any, method: str = "get_config") -> Json:
+def serialize_config(obj: Any, method: str = "get_config", found: Any = None) -> Json:
     """What `obj.get_config()`, or another such method, returns, as plain JSON data, objects in it too.
+
+    `found` is what it returned, where it was asked already.
 
     Raises ValueError that names the object and the key for a value that has no form in files.
     """
-    given = getattr(obj, method)()
+    given = getattr(obj, method)() if found is None else found
     if not isinstance(given, Mapping):
         raise TypeError(f"{_shown(obj)}: {method}() must return a dict, found {given!r}.")
     config = {}

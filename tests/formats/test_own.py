@@ -164,6 +164,38 @@ def test_objects_in_a_compile_config_come_back(tmp_path):
         model.save(tmp_path / "m.keras")
 
 
+def test_a_model_with_a_compile_of_its_own_is_asked_once_how_it_was_compiled(tmp_path):
+    asked = []
+
+    class Alone(fanin.Model):
+        """Nothing of it goes to fanin's `compile`."""
+
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense = Dense(2)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+        def compile(self, rate):
+            self.rate = rate
+
+        def get_compile_config(self):
+            asked.append(self.name)
+            return {"rate": self.rate}
+
+        def compile_from_config(self, config):
+            self.compile(**config)
+
+    model = Alone(name="alone")
+    model.build((None, 3))
+    model.compile(0.25)
+    model.save(tmp_path / "m.keras")
+    assert asked == ["alone"]
+    assert load_model(tmp_path / "m.keras", {"Alone": Alone}).rate == 0.25
+    assert json.loads(model.to_json())["compile_config"] == {"rate": 0.25}
+
+
 def test_two_classes_of_one_name(tmp_path):
     other = type("Chained", (Chained,), {})
     model = fanin.Sequential([fanin.Input((3,)), Chained(Dense(2)), other(Dense(2))])

@@ -295,7 +295,7 @@ def step_of(layers, x):
     batch = Batch(x, torch.randn(len(x), 2), None, len(x))
     compiled.bind(model, (None, 2), batch.y)
     model.train()
-    return model, Step(model, compiled.compute_loss, compiled.measure), batch
+    return model, Step(model, compiled.compute_loss, compiled.measuring.measure), batch
 
 
 def test_a_step_changes_statistics_in_place():

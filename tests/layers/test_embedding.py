@@ -146,7 +146,7 @@ def test_the_pure_step_takes_integers():
     model(batch.x)
     compiled = Compiled("sgd", "mse")
     compiled.bind(model, (None, 1), batch.y)
-    step = Step(model, compiled.compute_loss, compiled.measure)
+    step = Step(model, compiled.compute_loss, compiled.measuring.measure)
     result = step.train(step.live_state([]), batch)
     assert result.gradients["0.embeddings"].shape == (5, 2)
 

@@ -32,12 +32,12 @@ def setup():
     batch = Batch(torch.randn(6, 3), torch.randn(6, 2), None, 6)
     model(batch.x)
     compiled.bind(model, (None, 2), batch.y)
-    return model, Step(model, compiled.compute_loss, compiled.measure), compiled, batch
+    return model, Step(model, compiled.compute_loss, compiled.measuring.measure), compiled, batch
 
 
 def test_nothing_but_buffers_changes_outside_the_results():
     model, step, compiled, batch = setup()
-    state = step.live_state(compiled.new_sums())
+    state = step.live_state(compiled.measuring.new_sums())
     before, sums = copy.deepcopy(model.state_dict()), copy.deepcopy(state.metrics)
     first, second = step.train(state, batch), step.train(state, batch)
     for name, tensor in model.state_dict().items():
@@ -51,7 +51,7 @@ def test_nothing_but_buffers_changes_outside_the_results():
 
 def test_the_loss_has_all_its_parts():
     model, step, compiled, batch = setup()
-    result = step.train(step.live_state(compiled.new_sums()), batch)
+    result = step.train(step.live_state(compiled.measuring.new_sums()), batch)
     hidden = torch.tanh(batch.x @ model.layers[0].kernel + model.layers[0].bias)
     output = hidden @ model.layers[2].kernel + model.layers[2].bias
     expected = (
@@ -71,7 +71,7 @@ def test_the_step_traces_to_one_graph():
     def run(given, x, y):
         stands_in = [g.detach().clone().requires_grad_(o.requires_grad) for g, o in zip(given, own, strict=True)]
         with swapped(model, dict(zip(map(id, own), stands_in, strict=True))):
-            result = step.train(step.live_state(compiled.new_sums()), Batch(x, y, None, 6))
+            result = step.train(step.live_state(compiled.measuring.new_sums()), Batch(x, y, None, 6))
         return result.loss, list(result.gradients.values()), stands_in[len(list(model.parameters())) :]
 
     arguments = [one.detach().clone() for one in own], batch.x, batch.y

@@ -8,7 +8,7 @@ import torch
 
 from fanin import arguments
 from fanin.layers.layer import family, pure
-from fanin.layers.noise import checked_noise_shape, shape_to_draw
+from fanin.layers.noise import checked_noise_shape, drop_config, shape_to_draw
 from fanin.layers.same_shape import SameShape
 from fanin.layers.seed import Seed
 
@@ -64,5 +64,4 @@ class AlphaDropout(SameShape):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as Keras writes them."""
-        shape = None if self.noise_shape is None else list(self.noise_shape)
-        return {**super().get_config(), "rate": self.rate, "seed": self.seed, "noise_shape": shape}
+        return {**super().get_config(), **drop_config(self)}

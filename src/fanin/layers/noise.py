@@ -17,6 +17,12 @@ def checked_noise_shape(shape: Any, who: str) -> tuple[int | None, ...] | None:
     return tuple(None if size is None else int(size) for size in sizes)
 
 
+def drop_config(layer: Any) -> dict[str, Any]:
+    """The arguments of a layer that drops, as Keras writes them."""
+    shape = None if layer.noise_shape is None else list(layer.noise_shape)
+    return {"rate": layer.rate, "seed": layer.seed, "noise_shape": shape}
+
+
 def shape_to_draw(given: tuple[int | None, ...] | None, shape: tuple[int, ...], who: str) -> tuple[int, ...]:
     """The shape of the noise for inputs of that shape; ValueError, naming `who`, if it does not broadcast to them."""
     if given is None:

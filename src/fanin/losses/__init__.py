@@ -7,12 +7,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
-from fanin.losses.base import REDUCTIONS, Loss, kind_by_shapes
+from fanin.losses.base import REDUCTIONS, Loss, LossFunction, classes, family, kind_by_shapes
 from fanin.losses.crossentropy import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
 from fanin.losses.divergence import KLDivergence, Poisson
 from fanin.losses.functions import (
@@ -43,7 +41,6 @@ from fanin.losses.regression import (
     MeanSquaredLogarithmicError,
 )
 from fanin.losses.wrappers import LossFunctionWrapper, TorchLoss, is_torch_loss
-from fanin.registry import Family
 
 __all__ = [
     "REDUCTIONS",
@@ -88,39 +85,6 @@ __all__ = [
     "sparse_categorical_crossentropy",
     "squared_hinge",
 ]
-
-LossFunction = Callable[..., Tensor]
-
-family: Family[LossFunction] = Family("loss", "keras.losses")
-_classes: dict[LossFunction, type[Loss]] = {
-    mean_squared_error: MeanSquaredError,
-    mean_absolute_error: MeanAbsoluteError,
-    mean_absolute_percentage_error: MeanAbsolutePercentageError,
-    mean_squared_logarithmic_error: MeanSquaredLogarithmicError,
-    huber: Huber,
-    log_cosh: LogCosh,
-    cosine_similarity: CosineSimilarity,
-    binary_crossentropy: BinaryCrossentropy,
-    categorical_crossentropy: CategoricalCrossentropy,
-    sparse_categorical_crossentropy: SparseCategoricalCrossentropy,
-    kl_divergence: KLDivergence,
-    poisson: Poisson,
-    hinge: Hinge,
-    squared_hinge: SquaredHinge,
-    categorical_hinge: CategoricalHinge,
-}
-_aliases = {
-    mean_squared_error: ("mse", "MSE"),
-    mean_absolute_error: ("mae", "MAE"),
-    mean_absolute_percentage_error: ("mape", "MAPE"),
-    mean_squared_logarithmic_error: ("msle", "MSLE"),
-    kl_divergence: ("kld", "KLD"),
-    binary_crossentropy: ("bce", "BCE"),
-}
-for _class in (Loss, LossFunctionWrapper, *_classes.values()):
-    family.add(_class)
-for _function in _classes:  # after the classes: "mean_squared_error" is the function, as in Keras
-    family.add(_function, *_aliases.get(_function, ()))
 
 
 def get(identifier: Any) -> LossFunction | None:
@@ -169,7 +133,7 @@ def resolve(
         raise TypeError("resolve: identifier must be a loss, found None.")
     if isinstance(found, Loss):
         return found
-    own = _classes.get(found) if inspect.isfunction(found) else None
+    own = classes.get(found) if inspect.isfunction(found) else None
     return LossFunctionWrapper(found) if own is None else own(name=found.__name__)
 
 

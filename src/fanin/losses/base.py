@@ -8,8 +8,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from fanin import config
 from fanin.dtypes import as_dtype, as_policy, dtype_name
 from fanin.errors import DataError
 from fanin.masks import both, get_mask
-from fanin.registry import snake_case
+from fanin.registry import Family, snake_case
 
 REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)
 
@@ -223,6 +223,24 @@ class Loss:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name!r} reduction={self.reduction!r}>"
+
+
+LossFunction = Callable[..., Tensor]
+LossClass = TypeVar("LossClass", bound=type[Loss])
+
+family: Family[LossFunction] = Family("loss", "keras.losses")
+family.add(Loss)
+classes: dict[LossFunction, type[Loss]] = {}  # function -> what `resolve` makes of it
+
+
+def class_for(function: LossFunction) -> Callable[[LossClass], LossClass]:
+    """Decorator: enter a class in the family, and in `classes` for that function."""
+
+    def enter(cls: LossClass) -> LossClass:
+        classes[function] = cls
+        return family.add(cls)
+
+    return enter
 
 
 def kind_by_shapes(output_shape: Sequence[int | None], y_shape: Sequence[int | None]) -> str:

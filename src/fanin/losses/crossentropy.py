@@ -8,11 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from fanin.losses import functions
-from fanin.losses.base import Loss, require_axis, require_number
+from fanin.losses.base import Loss, class_for, require_axis, require_number
 from fanin.losses.regression import per_sample
 from fanin.losses.targets import check_binary, check_categorical, check_class_ids
 
 
+@class_for(functions.binary_crossentropy)
 class BinaryCrossentropy(Loss):
     """-(t log p + (1 - t) log(1 - p)), averaged: one or many yes-or-no answers.
 
@@ -59,6 +60,7 @@ class BinaryCrossentropy(Loss):
         return {**super().get_config(), **own}
 
 
+@class_for(functions.categorical_crossentropy)
 class CategoricalCrossentropy(Loss):
     """-sum(t log p) over C classes, for one-hot or soft targets.
 
@@ -105,6 +107,7 @@ class CategoricalCrossentropy(Loss):
         return {**super().get_config(), **own}
 
 
+@class_for(functions.sparse_categorical_crossentropy)
 class SparseCategoricalCrossentropy(Loss):
     """-log p[y_true], for class ids: targets (B, ...) or (B, ..., 1), predictions (B, ..., C).
 

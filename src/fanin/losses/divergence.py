@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from fanin.losses import functions
-from fanin.losses.base import Loss
-from fanin.losses.regression import per_sample
-from fanin.losses.targets import check_finite
+from fanin.losses.base import class_for
+from fanin.losses.regression import OfNumbers, per_sample
 
 
-class KLDivergence(Loss):
+@class_for(functions.kl_divergence)
+class KLDivergence(OfNumbers):
     """sum(t log(t / p)) over C classes, for distributions t and p, both cut to [epsilon, 1].
 
     Args:
@@ -39,12 +38,9 @@ class KLDivergence(Loss):
         """(B, ..., C) -> (B, ...)."""
         return functions.kl_divergence(y_true, y_pred)
 
-    def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
-        """Targets must be finite and shaped like the output; else a `DataError`."""
-        check_finite(y, output_shape, name)
 
-
-class Poisson(Loss):
+@class_for(functions.poisson)
+class Poisson(OfNumbers):
     """mean(p - t log(p + epsilon)), for counts t and rates p. Shapes (B, ..., C), equal, or (B,) against (B, 1).
 
     Args:
@@ -70,7 +66,3 @@ class Poisson(Loss):
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """(B, ..., C) -> (B, ...)."""
         return functions.poisson(*per_sample(y_true, y_pred, self.name))
-
-    def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
-        """Targets must be finite and shaped like the output; else a `DataError`."""
-        check_finite(y, output_shape, name)

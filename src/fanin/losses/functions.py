@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fanin import config
-from fanin.losses.base import same_shape, to_floats, to_tensor
+from fanin.losses.base import family, same_shape, to_floats, to_tensor
 
 _NO_CLASS = -(1 << 62)  # an id that no label has: torch's own default, -100, would silently skip labels of -100
 
@@ -30,6 +30,7 @@ def _log_probabilities(y_pred: Tensor, from_logits: bool, axis: int) -> Tensor:
     return p.clamp(config.epsilon(), 1.0 - config.epsilon()).log()
 
 
+@family.entry("mse", "MSE")
 def mean_squared_error(y_true: Any, y_pred: Any) -> Tensor:
     """mean((y_true - y_pred)^2) over the last axis: (B, ..., C) -> (B, ...).
 
@@ -42,6 +43,7 @@ def mean_squared_error(y_true: Any, y_pred: Any) -> Tensor:
     return (true - pred).square().mean(-1)
 
 
+@family.entry("mae", "MAE")
 def mean_absolute_error(y_true: Any, y_pred: Any) -> Tensor:
     """mean(|y_true - y_pred|) over the last axis: (B, ..., C) -> (B, ...).
 
@@ -54,6 +56,7 @@ def mean_absolute_error(y_true: Any, y_pred: Any) -> Tensor:
     return (true - pred).abs().mean(-1)
 
 
+@family.entry()
 def huber(y_true: Any, y_pred: Any, delta: float = 1.0) -> Tensor:
     """Mean over the last axis of e^2 / 2 where |e| <= delta, else delta |e| - delta^2 / 2, with e = y_true - y_pred.
 
@@ -66,6 +69,7 @@ def huber(y_true: Any, y_pred: Any, delta: float = 1.0) -> Tensor:
     return F.huber_loss(pred, true, reduction="none", delta=delta).mean(-1)
 
 
+@family.entry("mape", "MAPE")
 def mean_absolute_percentage_error(y_true: Any, y_pred: Any) -> Tensor:
     """100 mean(|y_true - y_pred| / max(|y_true|, epsilon)) over the last axis: (B, ..., C) -> (B, ...).
 
@@ -78,6 +82,7 @@ def mean_absolute_percentage_error(y_true: Any, y_pred: Any) -> Tensor:
     return 100.0 * ((true - pred) / true.abs().clamp(min=config.epsilon())).abs().mean(-1)
 
 
+@family.entry("msle", "MSLE")
 def mean_squared_logarithmic_error(y_true: Any, y_pred: Any) -> Tensor:
     """mean((log(1 + y_true) - log(1 + y_pred))^2) over the last axis: (B, ..., C) -> (B, ...).
 
@@ -92,6 +97,7 @@ def mean_squared_logarithmic_error(y_true: Any, y_pred: Any) -> Tensor:
     return (pred.clamp(min=low).log1p() - true.clamp(min=low).log1p()).square().mean(-1)
 
 
+@family.entry()
 def log_cosh(y_true: Any, y_pred: Any) -> Tensor:
     """mean(log(cosh(y_pred - y_true))) over the last axis: (B, ..., C) -> (B, ...).
 
@@ -106,6 +112,7 @@ def log_cosh(y_true: Any, y_pred: Any) -> Tensor:
     return (torch.logaddexp(error, -error) - math.log(2.0)).mean(-1)
 
 
+@family.entry()
 def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1) -> Tensor:
     """-sum(y_true y_pred) / (|y_true| |y_pred|) along `axis`: (B, ..., C) -> (B, ...), from -1, the same way, to 1.
 
@@ -119,6 +126,7 @@ def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1) -> Tensor:
     return -F.cosine_similarity(true, pred, dim=axis, eps=config.epsilon())
 
 
+@family.entry("bce", "BCE")
 def binary_crossentropy(
     y_true: Any, y_pred: Any, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
 ) -> Tensor:
@@ -146,6 +154,7 @@ def binary_crossentropy(
     return -torch.lerp((-p).log1p(), p.log(), true).mean(axis)
 
 
+@family.entry()
 def categorical_crossentropy(
     y_true: Any, y_pred: Any, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
 ) -> Tensor:
@@ -169,6 +178,7 @@ def categorical_crossentropy(
     return -(true * _log_probabilities(pred, from_logits, axis)).sum(axis)
 
 
+@family.entry()
 def sparse_categorical_crossentropy(
     y_true: Any, y_pred: Any, from_logits: bool = False, ignore_class: int | None = None, axis: int = -1
 ) -> Tensor:
@@ -204,6 +214,7 @@ def sparse_categorical_crossentropy(
     return F.nll_loss(log_p, ids.long(), ignore_index=ignored, reduction="none")
 
 
+@family.entry("kld", "KLD")
 def kl_divergence(y_true: Any, y_pred: Any) -> Tensor:
     """sum(t log(t / p)) over the last axis, for distributions t and p: (B, ..., C) -> (B, ...).
 
@@ -217,6 +228,7 @@ def kl_divergence(y_true: Any, y_pred: Any) -> Tensor:
     return F.kl_div(pred.clamp(low, 1.0).log(), true.clamp(low, 1.0), reduction="none").sum(-1)
 
 
+@family.entry()
 def poisson(y_true: Any, y_pred: Any) -> Tensor:
     """mean(p - t log(p + epsilon)) over the last axis, for counts t and rates p: (B, ..., C) -> (B, ...).
 
@@ -229,6 +241,7 @@ def poisson(y_true: Any, y_pred: Any) -> Tensor:
     return F.poisson_nll_loss(pred, true, log_input=False, eps=config.epsilon(), reduction="none").mean(-1)
 
 
+@family.entry()
 def hinge(y_true: Any, y_pred: Any) -> Tensor:
     """mean(max(1 - t p, 0)) over the last axis, for targets t of -1 and 1: (B, ..., C) -> (B, ...).
 
@@ -241,6 +254,7 @@ def hinge(y_true: Any, y_pred: Any) -> Tensor:
     return _margins(y_true, y_pred, "hinge").mean(-1)
 
 
+@family.entry()
 def squared_hinge(y_true: Any, y_pred: Any) -> Tensor:
     """mean(max(1 - t p, 0)^2) over the last axis, for targets t of -1 and 1: (B, ..., C) -> (B, ...).
 
@@ -253,6 +267,7 @@ def squared_hinge(y_true: Any, y_pred: Any) -> Tensor:
     return _margins(y_true, y_pred, "squared_hinge").square().mean(-1)
 
 
+@family.entry()
 def categorical_hinge(y_true: Any, y_pred: Any) -> Tensor:
     """max(1 + max((1 - t) p) - sum(t p), 0) over the last axis, for one-hot targets t: (B, ..., C) -> (B, ...).
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from fanin.losses import functions
-from fanin.losses.base import Loss
-from fanin.losses.regression import per_sample
-from fanin.losses.targets import check_finite
+from fanin.losses.base import class_for
+from fanin.losses.regression import OfNumbers, per_sample
 
 
-class Hinge(Loss):
+@class_for(functions.hinge)
+class Hinge(OfNumbers):
     """mean(max(1 - t p, 0)), for targets t of -1 and 1. Shapes (B, ..., C), equal, or (B,) against (B, 1).
 
     Args:
@@ -40,12 +39,9 @@ class Hinge(Loss):
         """(B, ..., C) -> (B, ...)."""
         return functions.hinge(*per_sample(y_true, y_pred, self.name))
 
-    def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
-        """Targets must be finite and shaped like the output; else a `DataError`."""
-        check_finite(y, output_shape, name)
 
-
-class SquaredHinge(Loss):
+@class_for(functions.squared_hinge)
+class SquaredHinge(OfNumbers):
     """mean(max(1 - t p, 0)^2), for targets t of -1 and 1. Shapes (B, ..., C), equal, or (B,) against (B, 1).
 
     Args:
@@ -72,12 +68,9 @@ class SquaredHinge(Loss):
         """(B, ..., C) -> (B, ...)."""
         return functions.squared_hinge(*per_sample(y_true, y_pred, self.name))
 
-    def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
-        """Targets must be finite and shaped like the output; else a `DataError`."""
-        check_finite(y, output_shape, name)
 
-
-class CategoricalHinge(Loss):
+@class_for(functions.categorical_hinge)
+class CategoricalHinge(OfNumbers):
     """max(1 + max((1 - t) p) - sum(t p), 0) over C classes, for one-hot targets t.
 
     Args:
@@ -102,7 +95,3 @@ class CategoricalHinge(Loss):
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """(B, ..., C) -> (B, ...)."""
         return functions.categorical_hinge(y_true, y_pred)
-
-    def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
-        """Targets must be finite and shaped like the output; else a `DataError`."""
-        check_finite(y, output_shape, name)

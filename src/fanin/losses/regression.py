@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fanin.losses import functions
-from fanin.losses.base import Loss, require_axis, require_number, same_shape
+from fanin.losses.base import Loss, class_for, require_axis, require_number, same_shape
 from fanin.losses.targets import check_finite
 
 
@@ -18,7 +18,16 @@ def per_sample(y_true: Tensor, y_pred: Tensor, what: str) -> tuple[Tensor, Tenso
     return (true.unsqueeze(-1), pred.unsqueeze(-1)) if pred.ndim == 1 else (true, pred)
 
 
-class MeanSquaredError(Loss):
+class OfNumbers(Loss):
+    """A loss whose targets are any finite numbers."""
+
+    def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
+        """Targets must be finite and shaped like the output; else a `DataError`."""
+        check_finite(y, output_shape, name)
+
+
+@class_for(functions.mean_squared_error)
+class MeanSquaredError(OfNumbers):
     """mean((y_true - y_pred)^2). Shapes (B, ..., C), equal, or (B,) against (B, 1).
 
     Args:
@@ -41,12 +50,9 @@ class MeanSquaredError(Loss):
         """(B, ..., C) -> (B, ...)."""
         return functions.mean_squared_error(*per_sample(y_true, y_pred, self.name))
 
-    def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
-        """Targets must be finite and shaped like the output; else a `DataError`."""
-        check_finite(y, output_shape, name)
 
-
-class MeanAbsoluteError(Loss):
+@class_for(functions.mean_absolute_error)
+class MeanAbsoluteError(OfNumbers):
     """mean(|y_true - y_pred|). Shapes (B, ..., C), equal, or (B,) against (B, 1).
 
     Args:
@@ -69,12 +75,9 @@ class MeanAbsoluteError(Loss):
         """(B, ..., C) -> (B, ...)."""
         return functions.mean_absolute_error(*per_sample(y_true, y_pred, self.name))
 
-    def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
-        """Targets must be finite and shaped like the output; else a `DataError`."""
-        check_finite(y, output_shape, name)
 
-
-class MeanAbsolutePercentageError(Loss):
+@class_for(functions.mean_absolute_percentage_error)
+class MeanAbsolutePercentageError(OfNumbers):
     """100 mean(|y_true - y_pred| / max(|y_true|, epsilon)). Shapes (B, ..., C), equal, or (B,) against (B, 1).
 
     Args:
@@ -101,12 +104,9 @@ class MeanAbsolutePercentageError(Loss):
         """(B, ..., C) -> (B, ...)."""
         return functions.mean_absolute_percentage_error(*per_sample(y_true, y_pred, self.name))
 
-    def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
-        """Targets must be finite and shaped like the output; else a `DataError`."""
-        check_finite(y, output_shape, name)
 
-
-class MeanSquaredLogarithmicError(Loss):
+@class_for(functions.mean_squared_logarithmic_error)
+class MeanSquaredLogarithmicError(OfNumbers):
     """mean((log(1 + y_true) - log(1 + y_pred))^2). Shapes (B, ..., C), equal, or (B,) against (B, 1).
 
     Args:
@@ -133,12 +133,9 @@ class MeanSquaredLogarithmicError(Loss):
         """(B, ..., C) -> (B, ...)."""
         return functions.mean_squared_logarithmic_error(*per_sample(y_true, y_pred, self.name))
 
-    def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
-        """Targets must be finite and shaped like the output; else a `DataError`."""
-        check_finite(y, output_shape, name)
 
-
-class Huber(Loss):
+@class_for(functions.huber)
+class Huber(OfNumbers):
     """Squared for errors up to `delta`, linear beyond: e^2 / 2, or delta |e| - delta^2 / 2.
 
     Args:
@@ -170,16 +167,13 @@ class Huber(Loss):
         """(B, ..., C) -> (B, ...)."""
         return functions.huber(*per_sample(y_true, y_pred, self.name), delta=self.delta)
 
-    def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
-        """Targets must be finite and shaped like the output; else a `DataError`."""
-        check_finite(y, output_shape, name)
-
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as plain data."""
         return {**super().get_config(), **({} if self.delta == 1.0 else {"delta": self.delta})}
 
 
-class LogCosh(Loss):
+@class_for(functions.log_cosh)
+class LogCosh(OfNumbers):
     """mean(log(cosh(y_pred - y_true))): about e^2 / 2 for small errors e, |e| - log 2 for large ones.
 
     Args:
@@ -205,12 +199,9 @@ class LogCosh(Loss):
         """(B, ..., C) -> (B, ...)."""
         return functions.log_cosh(*per_sample(y_true, y_pred, self.name))
 
-    def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
-        """Targets must be finite and shaped like the output; else a `DataError`."""
-        check_finite(y, output_shape, name)
 
-
-class CosineSimilarity(Loss):
+@class_for(functions.cosine_similarity)
+class CosineSimilarity(OfNumbers):
     """-cos of the angle between y_true and y_pred, vectors along `axis`: from -1, the same way, to 1, opposite.
 
     Args:
@@ -239,10 +230,6 @@ class CosineSimilarity(Loss):
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """(B, ..., C) -> (B, ...)."""
         return functions.cosine_similarity(y_true, y_pred, self.axis)
-
-    def check_targets(self, y: Any, output_shape: Sequence[int | None], name: str = "y") -> None:
-        """Targets must be finite and shaped like the output; else a `DataError`."""
-        check_finite(y, output_shape, name)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as plain data."""

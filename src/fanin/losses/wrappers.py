@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fanin.losses.base import Loss, same_rank, same_shape, to_tensor
+from fanin.losses.base import Loss, family, same_rank, same_shape, to_tensor
 from fanin.losses.targets import check_binary, check_class_ids, check_finite
 from fanin.registry import deserialize, serialize, snake_case
 
@@ -19,6 +19,7 @@ _BINARY = {"BCELoss", "BCEWithLogitsLoss", "binary_cross_entropy", "binary_cross
 _NUMBERS = {"MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"}
 
 
+@family.entry()
 class LossFunctionWrapper(Loss):
     """A loss from any function of (y_true, y_pred).
 

@@ -44,7 +44,7 @@ from fanin.metrics.accuracy import (
 )
 from fanin.metrics.adapter import TorchMetric, is_foreign
 from fanin.metrics.auc import AUC
-from fanin.metrics.base import Metric
+from fanin.metrics.base import Metric, family
 from fanin.metrics.confusion import (
     FalseNegatives,
     FalsePositives,
@@ -131,63 +131,6 @@ __all__ = [
     "squared_hinge",
     "top_k_categorical_accuracy",
 ]
-
-family: Family[Metric] = Family("metric", "keras.metrics", Metric)
-_aliases = {
-    BinaryCrossentropy: ("bce", "BCE"),
-    MeanSquaredError: ("mse", "MSE"),
-    MeanAbsoluteError: ("mae", "MAE"),
-    MeanAbsolutePercentageError: ("mape", "MAPE"),
-    MeanSquaredLogarithmicError: ("msle", "MSLE"),
-}
-for _class in (
-    Metric,
-    Mean,
-    MeanMetricWrapper,
-    MeanSquaredError,
-    RootMeanSquaredError,
-    MeanAbsoluteError,
-    MeanAbsolutePercentageError,
-    MeanSquaredLogarithmicError,
-    CosineSimilarity,
-    LogCoshError,
-    R2Score,
-    AUC,
-    Precision,
-    Recall,
-    TruePositives,
-    FalsePositives,
-    TrueNegatives,
-    FalseNegatives,
-    Hinge,
-    SquaredHinge,
-    CategoricalHinge,
-    KLDivergence,
-    Poisson,
-    BinaryCrossentropy,
-    CategoricalCrossentropy,
-    SparseCategoricalCrossentropy,
-    Accuracy,
-    BinaryAccuracy,
-    CategoricalAccuracy,
-    SparseCategoricalAccuracy,
-    TopKCategoricalAccuracy,
-    SparseTopKCategoricalAccuracy,
-):
-    family.add(_class, *_aliases.get(_class, ()))
-
-# The functions have a table of their own: in `get`, "binary_accuracy" is the class, as in Keras. Those of losses are in
-# the losses' table.
-_functions: Family[Any] = Family("metric function", "keras.metrics")
-for _function in (
-    accuracy,
-    binary_accuracy,
-    categorical_accuracy,
-    sparse_categorical_accuracy,
-    top_k_categorical_accuracy,
-    sparse_top_k_categorical_accuracy,
-):
-    _functions.add(_function)
 
 
 def get(identifier: Any) -> Metric | None:

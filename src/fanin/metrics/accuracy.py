@@ -10,8 +10,12 @@ from torch import Tensor
 from fanin import config
 from fanin.dtypes import as_dtype
 from fanin.losses.base import require_number, same_shape
-from fanin.metrics.base import Metric, as_pair
-from fanin.metrics.mean import MeanMetricWrapper
+from fanin.metrics.base import as_pair, family
+from fanin.metrics.mean import FixedMean
+from fanin.registry import Family
+
+# The functions have a table of their own: in `metrics.get`, "binary_accuracy" is the class, as in Keras.
+_functions: Family[Any] = Family("metric function", "keras.metrics")
 
 
 def _floats(matches: Tensor) -> Tensor:
@@ -83,6 +87,7 @@ def _in_top_k(ids: Tensor, y_pred: Tensor, k: int) -> Tensor:
 # --- Keras's functions ------------------------------------------------------------------------------------------------
 
 
+@_functions.entry()
 def accuracy(y_true: Any, y_pred: Any) -> Tensor:
     """1 where y_true == y_pred, else 0; shapes equal, or (B,) against (B, 1).
 
@@ -92,6 +97,7 @@ def accuracy(y_true: Any, y_pred: Any) -> Tensor:
     return _floats(_equal(*as_pair(y_true, y_pred)))
 
 
+@_functions.entry()
 def binary_accuracy(y_true: Any, y_pred: Any, threshold: float = 0.5) -> Tensor:
     """1 where (y_pred > threshold) == y_true, else 0; shapes equal, or (B,) against (B, 1).
 
@@ -102,6 +108,7 @@ def binary_accuracy(y_true: Any, y_pred: Any, threshold: float = 0.5) -> Tensor:
     return _floats(_binary(*as_pair(y_true, y_pred), threshold))
 
 
+@_functions.entry()
 def categorical_accuracy(y_true: Any, y_pred: Any) -> Tensor:
     """1 where the largest of y_true and of y_pred are at the same place: (B, ..., C) both -> (B, ...).
 
@@ -111,6 +118,7 @@ def categorical_accuracy(y_true: Any, y_pred: Any) -> Tensor:
     return _floats(_categorical(*as_pair(y_true, y_pred)))
 
 
+@_functions.entry()
 def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> Tensor:
     """1 where the largest of y_pred is at y_true: (B, ...) or (B, ..., 1), and (B, ..., C) -> (B, ...).
 
@@ -120,6 +128,7 @@ def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> Tensor:
     return _floats(_sparse(*as_pair(y_true, y_pred)))
 
 
+@_functions.entry()
 def top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> Tensor:
     """1 where the class of the one-hot y_true is among the k largest of y_pred: (B, ..., C) both -> (B, ...).
 
@@ -129,6 +138,7 @@ def top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> Tensor:
     return _floats(_top_k(*as_pair(y_true, y_pred), k))
 
 
+@_functions.entry()
 def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5, from_sorted_ids: bool = False) -> Tensor:
     """1 where class y_true is among the k largest of y_pred: (B, ...), (B, ..., C) -> (B, ...).
 
@@ -143,7 +153,8 @@ def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5, from
 # --- metrics ----------------------------------------------------------------------------------------------------------
 
 
-class Accuracy(MeanMetricWrapper):
+@family.entry()
+class Accuracy(FixedMean):
     """How often y_pred equals y_true exactly.
 
     Args:
@@ -161,12 +172,9 @@ class Accuracy(MeanMetricWrapper):
     def __init__(self, name: str | None = "accuracy", dtype: Any = None):
         super().__init__(_equal, name, dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data."""
-        return Metric.get_config(self)
 
-
-class BinaryAccuracy(MeanMetricWrapper):
+@family.entry()
+class BinaryAccuracy(FixedMean):
     """How often y_pred > threshold agrees with y_true, 0 or 1. Shapes equal, or (B,) against (B, 1).
 
     Args:
@@ -189,10 +197,11 @@ class BinaryAccuracy(MeanMetricWrapper):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as plain data."""
-        return {**Metric.get_config(self), "threshold": self.threshold}
+        return {**super().get_config(), "threshold": self.threshold}
 
 
-class CategoricalAccuracy(MeanMetricWrapper):
+@family.entry()
+class CategoricalAccuracy(FixedMean):
     """How often the largest of y_pred is the class of y_true, one-hot; both (B, ..., C).
 
     Args:
@@ -210,12 +219,9 @@ class CategoricalAccuracy(MeanMetricWrapper):
     def __init__(self, name: str | None = "categorical_accuracy", dtype: Any = None):
         super().__init__(_categorical, name, dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data."""
-        return Metric.get_config(self)
 
-
-class SparseCategoricalAccuracy(MeanMetricWrapper):
+@family.entry()
+class SparseCategoricalAccuracy(FixedMean):
     """How often the largest of y_pred (B, ..., C) is class y_true, (B, ...) or (B, ..., 1).
 
     Args:
@@ -233,10 +239,6 @@ class SparseCategoricalAccuracy(MeanMetricWrapper):
     def __init__(self, name: str | None = "sparse_categorical_accuracy", dtype: Any = None):
         super().__init__(_sparse, name, dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data."""
-        return Metric.get_config(self)
-
 
 def _require_k(k: Any) -> int:
     if isinstance(k, bool) or k != int(k) or k < 1:
@@ -244,7 +246,8 @@ def _require_k(k: Any) -> int:
     return int(k)
 
 
-class TopKCategoricalAccuracy(MeanMetricWrapper):
+@family.entry()
+class TopKCategoricalAccuracy(FixedMean):
     """How often the class of the one-hot y_true is among the k largest of y_pred; both (B, ..., C).
 
     Args:
@@ -266,10 +269,11 @@ class TopKCategoricalAccuracy(MeanMetricWrapper):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as plain data."""
-        return {**Metric.get_config(self), "k": self.k}
+        return {**super().get_config(), "k": self.k}
 
 
-class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
+@family.entry()
+class SparseTopKCategoricalAccuracy(FixedMean):
     """How often class y_true (B, ...) is among the k largest of y_pred (B, ..., C).
 
     Args:
@@ -300,4 +304,4 @@ class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as plain data."""
         own = {"from_sorted_ids": True} if self.from_sorted_ids else {}
-        return {**Metric.get_config(self), "k": self.k, **own}
+        return {**super().get_config(), "k": self.k, **own}

@@ -12,7 +12,7 @@ from fanin import config
 from fanin.dtypes import widest_float
 from fanin.errors import nearest
 from fanin.losses.base import divide_or_zero
-from fanin.metrics.base import Metric, Variables, as_pair
+from fanin.metrics.base import Metric, Variables, as_pair, family
 from fanin.metrics.confusion import COUNTS, confusion, even, require_thresholds
 
 _CURVES = {"ROC": "ROC", "PR": "PR", "PRGAIN": "PRGAIN"}
@@ -26,6 +26,7 @@ def _choice(what: str, value: Any, known: dict[str, str]) -> str:
     raise ValueError(f"Unknown {what} {value!r}.{nearest(value, known)}")
 
 
+@family.entry()
 class AUC(Metric):
     """The area under the ROC, precision-recall or precision-recall-gain curve, from counts at T thresholds.
 

@@ -21,7 +21,7 @@ from fanin.dtypes import as_dtype, as_policy, dtype_name, widest_float
 from fanin.errors import NotTraceableError
 from fanin.losses.base import align_weights, to_tensor
 from fanin.program.trace import is_traced
-from fanin.registry import snake_case
+from fanin.registry import Family, snake_case
 
 Variables = dict[str, Tensor]
 
@@ -254,6 +254,10 @@ class Metric:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name!r}>"
+
+
+family: Family[Metric] = Family("metric", "keras.metrics", Metric)
+family.add(Metric)
 
 
 def as_pair(y_true: Any, y_pred: Any) -> tuple[Tensor, Tensor]:

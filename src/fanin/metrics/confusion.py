@@ -15,7 +15,7 @@ from torch import Tensor
 from fanin import config
 from fanin.dtypes import widest_float
 from fanin.losses.base import align_weights, divide_or_zero, same_shape
-from fanin.metrics.base import Metric, Variables, as_pair
+from fanin.metrics.base import Metric, Variables, as_pair, family
 
 _NEVER = -1e10  # Keras's stand-in for "not among the top k": no threshold lies below it
 COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
@@ -148,6 +148,7 @@ class _AtThresholds(Metric):
         return {**super().get_config(), "thresholds": self.init_thresholds}
 
 
+@family.entry()
 class TruePositives(_AtThresholds):
     """How many yes were said to be yes, or the sum of their weights.
 
@@ -167,6 +168,7 @@ class TruePositives(_AtThresholds):
     direction = "max"
 
 
+@family.entry()
 class FalsePositives(_AtThresholds):
     """How many no were said to be yes, or the sum of their weights.
 
@@ -186,6 +188,7 @@ class FalsePositives(_AtThresholds):
     direction = "min"
 
 
+@family.entry()
 class TrueNegatives(_AtThresholds):
     """How many no were said to be no, or the sum of their weights.
 
@@ -205,6 +208,7 @@ class TrueNegatives(_AtThresholds):
     direction = "max"
 
 
+@family.entry()
 class FalseNegatives(_AtThresholds):
     """How many yes were said to be no, or the sum of their weights.
 
@@ -254,6 +258,7 @@ class _Share(_AtThresholds):
         return {**super().get_config(), "top_k": self.top_k, "class_id": self.class_id}
 
 
+@family.entry()
 class Precision(_Share):
     """true positives / (true positives + false positives): how many of those said to be yes are.
 
@@ -273,6 +278,7 @@ class Precision(_Share):
     counts = ("true_positives", "false_positives")
 
 
+@family.entry()
 class Recall(_Share):
     """true positives / (true positives + false negatives): how many of the yes were found.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from fanin.losses import crossentropy
-from fanin.metrics.base import Metric
-from fanin.metrics.mean import MeanMetricWrapper
+from fanin.metrics.base import family
+from fanin.metrics.mean import FixedMean
 
 
-class BinaryCrossentropy(MeanMetricWrapper):
+@family.entry("bce", "BCE")
+class BinaryCrossentropy(FixedMean):
     """Mean of -(t log p + (1 - t) log(1 - p)).
 
     Args:
@@ -40,10 +41,11 @@ class BinaryCrossentropy(MeanMetricWrapper):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as plain data."""
         own = {"from_logits": self.from_logits, "label_smoothing": self.label_smoothing}
-        return {**Metric.get_config(self), **own}
+        return {**super().get_config(), **own}
 
 
-class CategoricalCrossentropy(MeanMetricWrapper):
+@family.entry()
+class CategoricalCrossentropy(FixedMean):
     """Mean of -sum(t log p) over C classes, for one-hot or soft targets.
 
     Args:
@@ -77,10 +79,11 @@ class CategoricalCrossentropy(MeanMetricWrapper):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as plain data."""
         own = {"from_logits": self.from_logits, "label_smoothing": self.label_smoothing, "axis": self.axis}
-        return {**Metric.get_config(self), **own}
+        return {**super().get_config(), **own}
 
 
-class SparseCategoricalCrossentropy(MeanMetricWrapper):
+@family.entry()
+class SparseCategoricalCrossentropy(FixedMean):
     """Mean of -log p[y_true], for class ids.
 
     Args:
@@ -115,4 +118,4 @@ class SparseCategoricalCrossentropy(MeanMetricWrapper):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as plain data."""
         own = {"from_logits": self.from_logits, "ignore_class": self.ignore_class, "axis": self.axis}
-        return {**Metric.get_config(self), **own}
+        return {**super().get_config(), **own}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from fanin.losses import divergence
-from fanin.metrics.base import Metric
-from fanin.metrics.mean import MeanMetricWrapper
+from fanin.metrics.base import family
+from fanin.metrics.mean import FixedMean
 
 
-class KLDivergence(MeanMetricWrapper):
+@family.entry()
+class KLDivergence(FixedMean):
     """Mean of sum(t log(t / p)) over C classes, for distributions t and p, both cut to [epsilon, 1].
 
     Args:
@@ -27,12 +28,9 @@ class KLDivergence(MeanMetricWrapper):
     def __init__(self, name: str | None = "kl_divergence", dtype: Any = None):
         super().__init__(divergence.KLDivergence(), name, dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data."""
-        return Metric.get_config(self)
 
-
-class Poisson(MeanMetricWrapper):
+@family.entry()
+class Poisson(FixedMean):
     """Mean of p - t log(p + epsilon), for counts t and rates p. Shapes equal, or (B,) against (B, 1).
 
     Args:
@@ -49,7 +47,3 @@ class Poisson(MeanMetricWrapper):
 
     def __init__(self, name: str | None = "poisson", dtype: Any = None):
         super().__init__(divergence.Poisson(), name, dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data."""
-        return Metric.get_config(self)

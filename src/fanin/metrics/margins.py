@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from fanin.losses import margins
-from fanin.metrics.base import Metric
-from fanin.metrics.mean import MeanMetricWrapper
+from fanin.metrics.base import family
+from fanin.metrics.mean import FixedMean
 
 
-class Hinge(MeanMetricWrapper):
+@family.entry()
+class Hinge(FixedMean):
     """Mean of max(1 - t p, 0), for targets t of -1 and 1. Shapes equal, or (B,) against (B, 1).
 
     Args:
@@ -27,12 +28,9 @@ class Hinge(MeanMetricWrapper):
     def __init__(self, name: str | None = "hinge", dtype: Any = None):
         super().__init__(margins.Hinge(), name, dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data."""
-        return Metric.get_config(self)
 
-
-class SquaredHinge(MeanMetricWrapper):
+@family.entry()
+class SquaredHinge(FixedMean):
     """Mean of max(1 - t p, 0)^2, for targets t of -1 and 1. Shapes equal, or (B,) against (B, 1).
 
     Args:
@@ -50,12 +48,9 @@ class SquaredHinge(MeanMetricWrapper):
     def __init__(self, name: str | None = "squared_hinge", dtype: Any = None):
         super().__init__(margins.SquaredHinge(), name, dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data."""
-        return Metric.get_config(self)
 
-
-class CategoricalHinge(MeanMetricWrapper):
+@family.entry()
+class CategoricalHinge(FixedMean):
     """Mean of max(1 + max((1 - t) p) - sum(t p), 0) over C classes, for one-hot targets t.
 
     Args:
@@ -72,7 +67,3 @@ class CategoricalHinge(MeanMetricWrapper):
 
     def __init__(self, name: str | None = "categorical_hinge", dtype: Any = None):
         super().__init__(margins.CategoricalHinge(), name, dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data."""
-        return Metric.get_config(self)

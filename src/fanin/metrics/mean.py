@@ -11,10 +11,11 @@ from torch import Tensor
 from fanin.dtypes import widest_float
 from fanin.losses.base import Loss, divide_or_zero, mask_for, to_tensor
 from fanin.masks import both
-from fanin.metrics.base import Metric, Variables, as_pair, weighted_total
+from fanin.metrics.base import Metric, Variables, as_pair, family, weighted_total
 from fanin.registry import deserialize, serialize
 
 
+@family.entry()
 class Mean(Metric):
     """sum(w v) / sum(w) over all rows seen; 0 before the first.
 
@@ -52,6 +53,7 @@ class Mean(Metric):
         return divide_or_zero(variables["total"], variables["count"]).to(self._dtype)
 
 
+@family.entry()
 class MeanMetricWrapper(Mean):
     """The mean of a function of (y_true, y_pred).
 
@@ -100,3 +102,11 @@ class MeanMetricWrapper(Mean):
     def from_config(cls, config: dict[str, Any]) -> Metric:
         """The metric that `get_config` described."""
         return cls(**({**config, "fn": deserialize(config["fn"])} if "fn" in config else config))
+
+
+class FixedMean(MeanMetricWrapper):
+    """The mean of a function that a subclass settles: its config holds the arguments of the class, not the function."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Name and dtype; a class with further arguments adds them."""
+        return Metric.get_config(self)

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from fanin.dtypes import widest_float
 from fanin.losses.base import align_weights, divide_or_zero, mask_for, same_shape
-from fanin.metrics.base import Metric, Variables, as_pair
+from fanin.metrics.base import Metric, Variables, as_pair, family
 from fanin.metrics.regression import columns
 
 AGGREGATIONS = (None, "uniform_average", "variance_weighted_average")
 _CONSTANT = 1e-14  # of the sum of squares: what float64 sums leave of the variance of targets that are all alike
 
 
+@family.entry()
 class R2Score(Metric):
     """1 - sum(w (y_true - y_pred)^2) / sum(w (y_true - mean)^2) over all rows, with mean = sum(w y_true) / sum(w).
 

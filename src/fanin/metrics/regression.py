@@ -9,8 +9,8 @@ from torch import Tensor
 from fanin.losses import regression
 from fanin.losses.base import require_axis, same_shape, to_floats
 from fanin.losses.functions import cosine_similarity, mean_absolute_error, mean_squared_error
-from fanin.metrics.base import Metric, Variables
-from fanin.metrics.mean import MeanMetricWrapper
+from fanin.metrics.base import Variables, family
+from fanin.metrics.mean import FixedMean
 
 
 def _squared(y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -22,7 +22,8 @@ def _similarity(y_true: Tensor, y_pred: Tensor, axis: int) -> Tensor:
     return -cosine_similarity(y_true, y_pred, axis)
 
 
-class MeanSquaredError(MeanMetricWrapper):
+@family.entry("mse", "MSE")
+class MeanSquaredError(FixedMean):
     """Mean of (y_true - y_pred)^2 over all rows. Shapes equal, or (B,) against (B, 1).
 
     Args:
@@ -44,12 +45,9 @@ class MeanSquaredError(MeanMetricWrapper):
         """(B, ..., C) -> (B, ...)."""
         return mean_squared_error(*columns(y_true, y_pred)), None
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data."""
-        return Metric.get_config(self)
 
-
-class MeanAbsoluteError(MeanMetricWrapper):
+@family.entry("mae", "MAE")
+class MeanAbsoluteError(FixedMean):
     """Mean of |y_true - y_pred| over all rows. Shapes equal, or (B,) against (B, 1).
 
     Args:
@@ -71,12 +69,9 @@ class MeanAbsoluteError(MeanMetricWrapper):
         """(B, ..., C) -> (B, ...)."""
         return mean_absolute_error(*columns(y_true, y_pred)), None
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data."""
-        return Metric.get_config(self)
 
-
-class RootMeanSquaredError(MeanMetricWrapper):
+@family.entry()
+class RootMeanSquaredError(FixedMean):
     """The square root of the mean of (y_true - y_pred)^2 over all rows.
 
     Args:
@@ -98,12 +93,9 @@ class RootMeanSquaredError(MeanMetricWrapper):
         """sqrt(total / count), or 0."""
         return super().compute(variables).sqrt()
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data."""
-        return Metric.get_config(self)
 
-
-class MeanAbsolutePercentageError(MeanMetricWrapper):
+@family.entry("mape", "MAPE")
+class MeanAbsolutePercentageError(FixedMean):
     """Mean of 100 |y_true - y_pred| / max(|y_true|, epsilon) over all rows. Shapes equal, or (B,) against (B, 1).
 
     Args:
@@ -121,12 +113,9 @@ class MeanAbsolutePercentageError(MeanMetricWrapper):
     def __init__(self, name: str | None = "mean_absolute_percentage_error", dtype: Any = None):
         super().__init__(regression.MeanAbsolutePercentageError(), name, dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data."""
-        return Metric.get_config(self)
 
-
-class MeanSquaredLogarithmicError(MeanMetricWrapper):
+@family.entry("msle", "MSLE")
+class MeanSquaredLogarithmicError(FixedMean):
     """Mean of (log(1 + y_true) - log(1 + y_pred))^2 over all rows. Shapes equal, or (B,) against (B, 1).
 
     Args:
@@ -144,12 +133,9 @@ class MeanSquaredLogarithmicError(MeanMetricWrapper):
     def __init__(self, name: str | None = "mean_squared_logarithmic_error", dtype: Any = None):
         super().__init__(regression.MeanSquaredLogarithmicError(), name, dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data."""
-        return Metric.get_config(self)
 
-
-class LogCoshError(MeanMetricWrapper):
+@family.entry()
+class LogCoshError(FixedMean):
     """Mean of log(cosh(y_pred - y_true)) over all rows. Shapes equal, or (B,) against (B, 1).
 
     Args:
@@ -167,12 +153,9 @@ class LogCoshError(MeanMetricWrapper):
     def __init__(self, name: str | None = "logcosh", dtype: Any = None):
         super().__init__(regression.LogCosh(), name, dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain data."""
-        return Metric.get_config(self)
 
-
-class CosineSimilarity(MeanMetricWrapper):
+@family.entry()
+class CosineSimilarity(FixedMean):
     """Mean of sum(y_true y_pred) / (|y_true| |y_pred|), vectors along `axis`: from -1, opposite, to 1, the same way.
 
     Args:
@@ -195,7 +178,7 @@ class CosineSimilarity(MeanMetricWrapper):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as plain data."""
-        return {**Metric.get_config(self), **({} if self.axis == -1 else {"axis": self.axis})}
+        return {**super().get_config(), **({} if self.axis == -1 else {"axis": self.axis})}
 
 
 def columns(y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:

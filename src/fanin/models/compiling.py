@@ -94,7 +94,7 @@ class Compiling(Steps):
     def metrics_names(self) -> list[str]:
         """The names of what `evaluate` returns: "loss", the losses of several outputs, and the metrics."""
         compiled = self._compiled()
-        return ["loss", *compiled.loss_names, *compiled.metric_names]
+        return ["loss", *compiled.loss_names, *compiled.measuring.names]
 
     def _known_outputs(self) -> tuple[Any, list[str] | None] | None:
         """The shapes of the outputs and the names of their layers, if the model knows them before it is called."""
@@ -107,9 +107,12 @@ class Compiling(Steps):
 
     def described_compile(self) -> dict[str, Any]:
         """What a file says of it beside the model's config, under "compile_config" and fanin's own keys; {} of None."""
-        if self.get_compile_config() is None:
+        config = self.get_compile_config()
+        if config is None:
             return {}
-        return {"compile_config": serialize_config(self, "get_compile_config"), **self._compiled().beside()}
+        described = {"compile_config": serialize_config(self, "get_compile_config", config)}
+        compiled = self.__dict__.get("_compiled_with")  # None where the model has a `compile` of its own
+        return described if compiled is None else described | compiled.beside()
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as `get_compile_config` described."""

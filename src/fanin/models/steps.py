@@ -80,7 +80,7 @@ class Steps(Graphed):
         compiled = self._compiled()
         if not compiled.outputs:
             compiled.bind(self, _shapes(y_pred), y)
-        compiled.update_states(y, y_pred, sample_weight)
+        compiled.measuring.update_states(y, y_pred, sample_weight)
         return self.get_metrics_result()
 
     def get_metrics_result(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class Steps(Graphed):
                 counted = bool(tracker.state["count"])
                 found |= (not counted and compiled.losses_so_far()) or {"loss": tracker.result()}
             else:
-                found |= compiled.results_of(metric)
+                found |= compiled.measuring.results_of(metric, compiled.sums_so_far())
         return found
 
     @_default
@@ -110,7 +110,7 @@ class Steps(Graphed):
         evaluate; and metrics that were set as attributes of the model or its layers. An override chooses what `fit`
         shows."""
         compiled = self.__dict__.get("_compiled_with")
-        known = [self._tracker(), *([] if compiled is None else compiled.metrics)]
+        known = [self._tracker(), *([] if compiled is None else compiled.measuring.metrics)]
         seen = {*map(id, known)}
         return [*known, *(one for one in self._held_metrics() if id(one) not in seen)]
 

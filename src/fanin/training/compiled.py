@@ -11,12 +11,12 @@ import torch
 from fanin import losses, metrics, optimizers
 from fanin.dtypes import DTypePolicy
 from fanin.errors import DataError
+from fanin.metrics.base import Variables
 from fanin.optimizers import LossScaleOptimizer, Optimizer
 from fanin.registry import serialize
 from fanin.training import multipliers
+from fanin.training.measuring import Measuring
 from fanin.training.outputs import Output, choose, metric_names, names_of, paths, spread
-
-Variables = dict[str, torch.Tensor]
 
 _BESIDE = ("learning_rate_multipliers", "jit_compile")
 
@@ -35,7 +35,7 @@ class Compiled:
         others: learning_rate_multipliers, see `multipliers.py`; and further arguments of Keras's compile: those that
             would change the result are refused.
 
-    `bind` settles what depends on the outputs of a model; until then there are no `outputs`.
+    `bind` settles what depends on the outputs of a model; until then there are no `outputs` and no metrics.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Compiled:
         self.given_optimizer = self.optimizer
         self._scales_loss = bool(others.get("auto_scale_loss", True))
         self.outputs: list[Output] = []
-        self.metric_names: list[str] = []
+        self.measuring = Measuring([], [])
         self._bound_to: Any = None
         self.engine: Any = None  # the compiled steps, which the first trainer makes
 
@@ -143,7 +143,7 @@ class Compiled:
             output.plain = [metrics.resolve(metric, shape, of) for metric in output.plain]
             output.weighted = [metrics.resolve(metric, shape, of) for metric in output.weighted]
         self.outputs, self._shapes = outputs, shapes
-        self.metric_names = metric_names(outputs, *given)
+        self.measuring = Measuring(outputs, metric_names(outputs, *given))
         self._bound_to = key
 
     def check_targets(self, y: Any, name: str) -> None:
@@ -158,15 +158,9 @@ class Compiled:
                 output.loss.check_targets(target, shape, shown)
 
     @property
-    def metrics(self) -> list[Any]:
-        """All metrics, those with sample weights last."""
-        plain = [metric for output in self.outputs for metric in output.plain]
-        return plain + [metric for output in self.outputs for metric in output.weighted]
-
-    @property
     def loss_objects(self) -> list[Any]:
         """The losses and metrics, and the objects that they call: all whose attributes a step reads."""
-        own = [output.loss for output in self.outputs if output.loss is not None] + self.metrics
+        own = [output.loss for output in self.outputs if output.loss is not None] + self.measuring.metrics
         return own + [value for one in own for value in vars(one).values() if callable(value)]
 
     @property
@@ -178,10 +172,10 @@ class Compiled:
     def directions(self) -> dict[str, str | None]:
         """For each number that training gives, "max" if it should grow, "min" if it should shrink."""
         found: dict[str, str | None] = dict.fromkeys(["loss", *self.loss_names], "min")
-        found |= {n: metrics.direction(m) for n, m in zip(self.metric_names, self.metrics, strict=True)}
+        found |= {n: metrics.direction(m) for n, m in zip(self.measuring.names, self.measuring.metrics, strict=True)}
         return found | {f"val_{name}": way for name, way in found.items()}
 
-    # --- the parts of a step ---------------------------------------------------------------------------------
+    # --- in steps --------------------------------------------------------------------------------------------
 
     def compute_loss(self, y: Any, outputs: Any, weight: Any) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
         """The scalar loss of one batch, without penalties, and the loss of each output where there are several; None
@@ -197,72 +191,15 @@ class Compiled:
             total = term if total is None else total + term
         return total, values if len(values) > 1 else []
 
-    def new_sums(self, device: torch.device | None = None) -> list[Variables]:
-        """Empty sums for all metrics, on the device of the outputs; metrics that keep their own state are reset."""
-        for metric in self.metrics:
-            if not metric.traceable:
-                metric.reset_state()
-        return [metric.init_variables(device) if metric.traceable else {} for metric in self.metrics]
-
-    def measure(self, sums: list[Variables], y: Any, outputs: Any, weight: Any) -> list[Variables]:
-        """New sums of all metrics after one batch; those of metrics that keep their own state stay as they are."""
-        return [
-            metric.update(variables, target, output, sample_weight) if metric.traceable else variables
-            for (metric, target, output, sample_weight), variables in zip(
-                self._counted(y, outputs, weight) if sums else [], sums, strict=True
-            )
-        ]
-
-    @property
-    def keeps_own_states(self) -> bool:
-        """Whether there are metrics that a compiled step cannot carry: `measure_own` counts for them."""
-        return any(not metric.traceable for metric in self.metrics)
-
-    def measure_own(self, y: Any, outputs: Any, weight: Any) -> None:
-        """Count one batch in the metrics that keep their own state."""
-        for metric, target, output, sample_weight in self._counted(y, outputs, weight):
-            if not metric.traceable:
-                metric.update_state(target, output, sample_weight)
-
-    def _counted(self, y: Any, outputs: Any, weight: Any) -> list[tuple[Any, Any, Any, Any]]:
-        """For each metric: the metric, its targets, its output, its sample weights."""
-        targets = choose(self.outputs, y, "y", needed=False)
-        weights = choose(self.outputs, weight, "sample_weight", needed=False)
-        rows = list(zip(self.outputs, targets, weights, strict=True))
-        found = [(metric, target, one.pick(outputs), None) for one, target, _ in rows for metric in one.plain]
-        return found + [(metric, target, one.pick(outputs), w) for one, target, w in rows for metric in one.weighted]
-
-    def update_states(self, y: Any, outputs: Any, weight: Any) -> None:
-        """Count one batch in the metrics themselves, for a step that keeps no sums."""
-        before = [metric.state if metric.traceable else {} for metric in self.metrics]
-        with torch.no_grad():
-            after = self.measure(before, y, outputs, weight)
-            self.measure_own(y, outputs, weight)
-        for metric, state in zip(self.metrics, after, strict=True):
-            if metric.traceable:
-                metric.state = state
-
-    def hand_over(self, sums: list[Variables]) -> None:
-        """Let metrics have these sums as their state: what steps add there, they show."""
-        for metric, variables in zip(self.metrics, sums, strict=False):
-            if metric.traceable:
-                metric.state = variables
-
-    def results_of(self, metric: Any) -> dict[str, Any]:
-        """What a metric shows, by its names; one that several outputs share, for each of them by itself."""
-        places = [place for place, one in enumerate(self.metrics) if one is metric]
-        sums = self.engine.sums if self.engine is not None else None
-        if len(places) > 1 and metric.traceable and sums is not None and sums.rows and sums.metrics:
-            return {self.metric_names[place]: metric.compute(sums.metrics[place]) for place in places}
-        value = metric.result()
-        names = [self.metric_names[place] for place in places] or [metric.name]
-        return value if isinstance(value, dict) else dict.fromkeys(names, value)
-
     def losses_so_far(self) -> dict[str, torch.Tensor]:
         """The mean losses of the pass, by name; none before its first step."""
         if self.engine is None or not self.engine.sums.rows:
             return {}
         return dict(zip(["loss", *self.loss_names], self.engine.sums.means(), strict=True))
+
+    def sums_so_far(self) -> list[Variables]:
+        """The sums of the metrics of the pass; none before its first step."""
+        return [] if self.engine is None or not self.engine.sums.rows else self.engine.sums.metrics
 
     # --- config ----------------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ class Trainer:
         self.model = model
         self.compiled = compiled
         self._own_metrics = overrides(model, "compute_metrics")
-        measure = _no_sums if self._own_metrics else compiled.measure
+        measure = _no_sums if self._own_metrics else compiled.measuring.measure
         self.step = Step(model, _loss_of(model, compiled), measure, compiled.loss_objects)
         self._own_train, self._own_test = overrides(model, "train_step"), overrides(model, "test_step")
         # The sums are new in each pass, and with them the compiled metrics; a model's own hooks may know others.
@@ -49,7 +49,7 @@ class Trainer:
         self.state: State = self.step.live_state(self.engine.sums.metrics)
         self.rows = 0
         self._own_logs, self._metric_logs = {}, {}
-        self.compiled.hand_over(self.engine.sums.metrics)
+        self.compiled.measuring.hand_over(self.engine.sums.metrics)
         if self._resets:
             self.model.reset_metrics()
         else:
@@ -65,7 +65,7 @@ class Trainer:
     def _engine(self, device: torch.device) -> Engine:
         """The engine of the last pass, if it still fits; its sums begin anew."""
         compiled, engine = self.compiled, self.compiled.engine
-        metrics = compiled.new_sums(device)
+        metrics = compiled.measuring.new_sums(device)
         sums = Sums.new(1 + len(compiled.loss_names), [] if self._own_metrics else metrics, device)
         known = engine is not None and engine.model is self.model and engine.outputs is compiled.outputs
         if known and engine.sums.fits(sums):
@@ -73,7 +73,7 @@ class Trainer:
             return engine  # type: ignore[no-any-return]
         updater = updater_for(compiled.optimizer)
         make = InductorProgram if compiled.jit_compile is True else Program
-        wants_outputs = compiled.keeps_own_states or self._own_metrics
+        wants_outputs = compiled.measuring.keeps_own_states or self._own_metrics
         compiled.engine = Engine(self.step, updater, sums, wants_outputs=wants_outputs, make=make)
         compiled.engine.outputs = compiled.outputs
         return compiled.engine  # type: ignore[no-any-return]
@@ -146,9 +146,9 @@ class Trainer:
         if self._own_metrics:
             with torch.no_grad():
                 self._metric_logs = self.model.compute_metrics(batch.x, batch.y, outputs, sample_weight=batch.weight)
-        elif self.compiled.keeps_own_states:
+        elif self.compiled.measuring.keeps_own_states:
             with torch.no_grad():
-                self.compiled.measure_own(batch.y, outputs, batch.weight)
+                self.compiled.measuring.measure_own(batch.y, outputs, batch.weight)
 
     def logs(self) -> dict[str, Any]:
         """What a step of the model's own gave last; else losses and metrics of the pass."""

@@ -78,10 +78,10 @@ def test_an_int_in_a_config_stays_one():
 
 
 def test_seeds_and_flags():
-    assert arguments.seed("seed", None) is None
-    assert arguments.seed("seed", np.int64(-3)) == -3
+    assert arguments.integer("seed", None) is None
+    assert arguments.integer("seed", np.int64(-3)) == -3
     assert arguments.flag("on", np.True_) is True
     with pytest.raises(ValueError, match=r"^seed must be an integer or None, found 1\.5\.$"):
-        arguments.seed("seed", 1.5)
+        arguments.integer("seed", 1.5)
     with pytest.raises(ValueError, match=r"^on must be True or False, found 1\.$"):
         arguments.flag("on", 1)

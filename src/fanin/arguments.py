@@ -67,8 +67,8 @@ def positive(what: str, value: Any) -> int:
     return whole(what, value, 1)
 
 
-def seed(what: str, value: Any) -> int | None:
-    """`value` as an int if it is an integer, or None."""
+def integer(what: str, value: Any) -> int | None:
+    """`value` as an int if it is an integer, of whatever sign, or None."""
     if value is not None and not is_whole(value):
         raise ValueError(f"{what} must be an integer or None, found {value!r}.")
     return None if value is None else int(value)

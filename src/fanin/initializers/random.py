@@ -20,7 +20,7 @@ class Random(Initializer):
     def __init__(self, seed: Any = None):
         if isinstance(seed, Mapping) and seed.get("class_name") == "SeedGenerator":
             seed = seed.get("config", {}).get("seed")  # from a file of Keras's
-        self.seed = arguments.seed("seed", seed)
+        self.seed = arguments.integer("seed", seed)
 
     def _draw(self, shape: Sequence[int], dtype: Any, fill: Callable[[Tensor, torch.Generator | None], Any]) -> Tensor:
         """A new tensor that `fill(tensor, generator)` has filled in place, in float32 or float64."""

@@ -21,7 +21,7 @@ class Seed:
     """
 
     def __init__(self, seed: Any, who: str):
-        self.number = arguments.seed(f"{who}: seed", seed)
+        self.number = arguments.integer(f"{who}: seed", seed)
         self._generators: dict[torch.device, torch.Generator] = {}
 
     def generator(self, device: torch.device) -> torch.Generator | None:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -252,18 +251,3 @@ def kind_by_shapes(output_shape: Sequence[int | None], y_shape: Sequence[int | N
     if output_shape[-1] == 1:
         return "binary"
     return "sparse" if len(y_shape) < len(output_shape) or y_shape[-1] == 1 else "categorical"
-
-
-def require_number(what: str, value: Any, low: float, high: float = math.inf) -> float:
-    """`value` as a float if it is a number in [low, high], else a ValueError naming the argument and the value."""
-    good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not good or not low <= float(value) <= high:
-        raise ValueError(f"{what} must be a number in [{low:g}, {high:g}], found {value!r}.")
-    return float(value)
-
-
-def require_axis(axis: Any) -> int:
-    """`axis` if it is an int, else a ValueError."""
-    if isinstance(axis, bool) or not isinstance(axis, int):
-        raise ValueError(f"axis must be an int, found {axis!r}.")
-    return axis

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from fanin import arguments
 from fanin.losses import functions
-from fanin.losses.base import Loss, class_for, require_axis, require_number
+from fanin.losses.base import Loss, class_for
 from fanin.losses.regression import per_sample
 from fanin.losses.targets import check_binary, check_categorical, check_class_ids
 
@@ -42,8 +43,8 @@ class BinaryCrossentropy(Loss):
     ):
         super().__init__(name, reduction, dtype)
         self.from_logits = from_logits
-        self.label_smoothing = require_number("label_smoothing", label_smoothing, 0.0, 1.0)
-        self.axis = require_axis(axis)
+        self.label_smoothing = arguments.number("label_smoothing", label_smoothing, 0, 1, ends="[]")
+        self.axis = arguments.axis(axis)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """(B, ..., C) -> (B, ...)."""
@@ -90,8 +91,8 @@ class CategoricalCrossentropy(Loss):
     ):
         super().__init__(name, reduction, dtype)
         self.from_logits = from_logits
-        self.label_smoothing = require_number("label_smoothing", label_smoothing, 0.0, 1.0)
-        self.axis = require_axis(axis)
+        self.label_smoothing = arguments.number("label_smoothing", label_smoothing, 0, 1, ends="[]")
+        self.axis = arguments.axis(axis)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """(B, ..., C) -> (B, ...)."""
@@ -137,11 +138,9 @@ class SparseCategoricalCrossentropy(Loss):
         dtype: Any = None,
     ):
         super().__init__(name, reduction, dtype)
-        if ignore_class is not None and (isinstance(ignore_class, bool) or ignore_class != int(ignore_class)):
-            raise ValueError(f"ignore_class must be an int or None, found {ignore_class!r}.")
         self.from_logits = from_logits
-        self.ignore_class = None if ignore_class is None else int(ignore_class)
-        self.axis = require_axis(axis)
+        self.ignore_class = arguments.integer("ignore_class", ignore_class)
+        self.axis = arguments.axis(axis)
 
     def cast_targets(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Class ids stay as they are."""

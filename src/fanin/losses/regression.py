@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from fanin import arguments
 from fanin.losses import functions
-from fanin.losses.base import Loss, class_for, require_axis, require_number, same_shape
+from fanin.losses.base import Loss, class_for, same_shape
 from fanin.losses.targets import check_finite
 
 
@@ -159,7 +160,7 @@ class Huber(OfNumbers):
         dtype: Any = None,
     ):
         super().__init__(name, reduction, dtype)
-        self.delta = require_number("delta", delta, 0.0)
+        self.delta = arguments.number("delta", delta)
         if not 0 < self.delta < float("inf"):
             raise ValueError(f"delta must be positive and finite, found {delta!r}.")
 
@@ -225,7 +226,7 @@ class CosineSimilarity(OfNumbers):
         dtype: Any = None,
     ):
         super().__init__(name, reduction, dtype)
-        self.axis = require_axis(axis)
+        self.axis = arguments.axis(axis)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """(B, ..., C) -> (B, ...)."""

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanin import config
+from fanin import arguments, config
 from fanin.dtypes import as_dtype
-from fanin.losses.base import require_number, same_shape
+from fanin.losses.base import same_shape
 from fanin.metrics.base import as_pair, family
 from fanin.metrics.mean import FixedMean
 from fanin.registry import Family
@@ -191,7 +191,7 @@ class BinaryAccuracy(FixedMean):
     direction = "max"
 
     def __init__(self, name: str | None = "binary_accuracy", dtype: Any = None, threshold: float = 0.5):
-        require_number("threshold", threshold, float("-inf"))
+        arguments.finite("threshold", threshold)
         super().__init__(_binary, name, dtype, threshold=threshold)
         self.threshold = threshold
 
@@ -240,12 +240,6 @@ class SparseCategoricalAccuracy(FixedMean):
         super().__init__(_sparse, name, dtype)
 
 
-def _require_k(k: Any) -> int:
-    if isinstance(k, bool) or k != int(k) or k < 1:
-        raise ValueError(f"k must be an int of at least 1, found {k!r}.")
-    return int(k)
-
-
 @family.entry()
 class TopKCategoricalAccuracy(FixedMean):
     """How often the class of the one-hot y_true is among the k largest of y_pred; both (B, ..., C).
@@ -264,7 +258,7 @@ class TopKCategoricalAccuracy(FixedMean):
     direction = "max"
 
     def __init__(self, k: int = 5, name: str | None = "top_k_categorical_accuracy", dtype: Any = None):
-        self.k = _require_k(k)
+        self.k = arguments.positive("k", k)
         super().__init__(_top_k, name, dtype, k=self.k)
 
     def get_config(self) -> dict[str, Any]:
@@ -297,7 +291,7 @@ class SparseTopKCategoricalAccuracy(FixedMean):
         dtype: Any = None,
         from_sorted_ids: bool = False,
     ):
-        self.k = _require_k(k)
+        self.k = arguments.positive("k", k)
         self.from_sorted_ids = from_sorted_ids
         super().__init__(_sparse_top_k, name, dtype, k=self.k, from_sorted_ids=from_sorted_ids)
 

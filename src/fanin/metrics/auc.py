@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanin import config
+from fanin import arguments, config
 from fanin.dtypes import widest_float
 from fanin.errors import nearest
 from fanin.losses.base import divide_or_zero
@@ -74,8 +74,7 @@ class AUC(Metric):
             inner = sorted(require_thresholds(thresholds, 0.5))
             self._even = even([0.0, *inner, 1.0])
         else:
-            if isinstance(num_thresholds, bool) or num_thresholds != int(num_thresholds) or num_thresholds < 2:
-                raise ValueError(f"num_thresholds must be an int of at least 2, found {num_thresholds!r}.")
+            num_thresholds = arguments.whole("num_thresholds", num_thresholds, 2)
             inner = [(i + 1) / (num_thresholds - 1) for i in range(num_thresholds - 2)]
             self._even = True
         self.thresholds = [-config.epsilon(), *inner, 1.0 + config.epsilon()]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fanin import config
+from fanin import arguments, config
 from fanin.dtypes import widest_float
 from fanin.losses.base import align_weights, divide_or_zero, same_shape
 from fanin.metrics.base import Metric, Variables, as_pair, family
@@ -99,13 +99,9 @@ def require_thresholds(thresholds: Any, default: float) -> list[float]:
     if thresholds is None:
         return [default]
     found = list(thresholds) if isinstance(thresholds, (list, tuple, np.ndarray)) else [thresholds]
-    for value in found:
-        good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-        if not good or not 0 <= value <= 1:
-            raise ValueError(f"Thresholds must be numbers in [0, 1], found {value!r}.")
     if not found:
         raise ValueError("Expected at least one threshold, found none.")
-    return [float(value) for value in found]
+    return [arguments.number("thresholds", value, 0, 1, ends="[]") for value in found]
 
 
 class _AtThresholds(Metric):
@@ -241,13 +237,10 @@ class _Share(_AtThresholds):
         name: str | None = None,
         dtype: Any = None,
     ):
-        for label, value in (("top_k", top_k), ("class_id", class_id)):
-            if value is not None and (isinstance(value, bool) or value != int(value) or value < (label == "top_k")):
-                raise ValueError(f"{label} must be an int or None, found {value!r}.")
         self._default = 0.5 if top_k is None else _NEVER
         super().__init__(thresholds, name, dtype)
-        self.top_k = top_k
-        self.class_id = class_id
+        self.top_k = None if top_k is None else arguments.positive("top_k", top_k)
+        self.class_id = None if class_id is None else arguments.whole("class_id", class_id)
 
     def _at_each(self, variables: Variables) -> Tensor:
         right, wrong = (variables[name] for name in self.counts)

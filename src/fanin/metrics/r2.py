@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fanin import arguments
 from fanin.dtypes import widest_float
 from fanin.losses.base import align_weights, divide_or_zero, mask_for, same_shape
 from fanin.metrics.base import Metric, Variables, as_pair, family
@@ -49,10 +50,8 @@ class R2Score(Metric):
         if class_aggregation not in AGGREGATIONS:
             shown = ", ".join(repr(a) for a in AGGREGATIONS)
             raise ValueError(f"Unknown class_aggregation {class_aggregation!r}; expected one of {shown}.")
-        if isinstance(num_regressors, bool) or not isinstance(num_regressors, int) or num_regressors < 0:
-            raise ValueError(f"num_regressors must be an int of at least 0, found {num_regressors!r}.")
         self.class_aggregation = class_aggregation
-        self.num_regressors = num_regressors
+        self.num_regressors = arguments.whole("num_regressors", num_regressors)
 
     def init_variables(self, device: torch.device | str | None = None) -> Variables:
         """Sums as float64 zeros, each () until the first batch makes all but the number of values (U,)."""

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
+from fanin import arguments
 from fanin.losses import regression
-from fanin.losses.base import require_axis, same_shape, to_floats
+from fanin.losses.base import same_shape, to_floats
 from fanin.losses.functions import cosine_similarity, mean_absolute_error, mean_squared_error
 from fanin.metrics.base import Variables, family
 from fanin.metrics.mean import FixedMean
@@ -173,7 +174,7 @@ class CosineSimilarity(FixedMean):
     direction = "max"
 
     def __init__(self, name: str | None = "cosine_similarity", dtype: Any = None, axis: int = -1):
-        super().__init__(_similarity, name, dtype, axis=require_axis(axis))
+        super().__init__(_similarity, name, dtype, axis=arguments.axis(axis))
         self.axis = axis
 
     def get_config(self) -> dict[str, Any]:

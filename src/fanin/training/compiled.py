@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
-from fanin import losses, metrics, optimizers
+from fanin import arguments, losses, metrics, optimizers
 from fanin.dtypes import DTypePolicy
 from fanin.errors import DataError
 from fanin.metrics.base import Variables
@@ -298,5 +297,5 @@ def _identifiers(given: Any) -> list[Any]:
 
 
 def _checked_factor(value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+    if not arguments.is_real(value):
         raise ValueError(f"compile: loss_weights are numbers, found {value!r}.")

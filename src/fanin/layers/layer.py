@@ -1,9 +1,9 @@
 """The layer contract of Keras, as an ordinary `torch.nn.Module`.
 
-A call runs through `forward`. Eight parts, each in a file of its own, make up the rest of the contract: `variables.py`
-(weights), `building.py` (making them), `described.py` (configs), `masked.py` (masks), `ledger.py` (losses, updates),
-`history.py` (symbolic calls), `copies.py` (deepcopy, pickle, state_dict) and `attributes.py` (what `layer.name` finds
-and `layer.name = value` does).
+A call runs through `forward`. Ten parts, each in a file of its own, make up the rest of the contract: `variables.py`
+(weights), `adding.py` (`add_weight`), `building.py` (when), `described.py` (configs), `moving.py` (dtype, device),
+`masked.py` (masks), `ledger.py` (losses, updates), `history.py` (symbolic calls), `copies.py` (deepcopy, pickle,
+state_dict) and `attributes.py` (what `layer.name` finds and `layer.name = value` does).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from fanin.layers.history import History
 from fanin.layers.input_spec import check_inputs
 from fanin.layers.ledger import Ledger, Noted
 from fanin.layers.masked import Masked
+from fanin.layers.moving import Moving
 from fanin.layers.scope import CallScope, Entry, Record, current
 from fanin.layers.shapes import first_shape, known_shape
 from fanin.layers.symbolic_call import call_symbolically, declared_specs, output_shape
@@ -51,7 +52,7 @@ def pure(call: Function) -> Function:
     return call
 
 
-class Layer(Attributes, Copies, Described, Masked, Ledger, History, LazyModuleMixin):
+class Layer(Attributes, Copies, Described, Moving, Masked, Ledger, History, LazyModuleMixin):
     """The base of all layers; write `build`, `call` and, where helpful, `compute_output_shape` and `get_config`.
 
     Args:
@@ -287,23 +288,6 @@ class Layer(Attributes, Copies, Described, Masked, Ledger, History, LazyModuleMi
         if callable(inputs) and not isinstance(inputs, (torch.Tensor, SymbolicTensor)):
             return super().apply(inputs)
         return self(inputs, *args, **kwargs)
-
-    # --- dtype -----------------------------------------------------------------------------------------------
-
-    @property
-    def dtype(self) -> str:
-        """The name of the dtype of the weights; "float32" also under a mixed policy."""
-        return self.dtype_policy.variable_dtype
-
-    @property
-    def variable_dtype(self) -> str:
-        """As `dtype`."""
-        return self.dtype_policy.variable_dtype
-
-    @property
-    def compute_dtype(self) -> str:
-        """The name of the dtype of the computation; "bfloat16" under mixed_bfloat16."""
-        return self.dtype_policy.compute_dtype
 
     @classmethod
     def _is_described_by_arguments(cls) -> bool:

@@ -145,9 +145,7 @@ def test_custom_objects_stand_in_for_registration(tmp_path):
     register_keras_serializable("gone")(local)
     model = fanin.Sequential([fanin.Input((3,)), Dense(2, local)])
     model.save(tmp_path / "m.keras")
-    from fanin import registry
-
-    registry._registered.pop("gone>local")
+    fanin.saving.get_custom_objects().pop("gone>local")
     with pytest.raises(fanin.errors.MismatchError, match="gone>local"):
         load_model(tmp_path / "m.keras")
     loaded = load_model(tmp_path / "m.keras", custom_objects={"gone>local": local})

@@ -127,10 +127,33 @@ def test_compute_mask_must_fit_the_outputs():
             return inputs, inputs + 1, inputs + 2
 
         def compute_mask(self, inputs, mask=None):
-            return [None, None]
+            return [inputs[..., 0] > 0, None]
 
     with pytest.raises(ValueError, match="2 masks for 3 outputs"):
         Wrong()(torch.ones(2, 3))
+
+
+def test_a_compute_mask_that_hands_on_no_mask_fits_any_outputs():
+    class Joined(Layer):
+        def call(self, inputs):
+            return inputs[0] + inputs[1]
+
+        def compute_mask(self, inputs, mask=None):
+            return mask
+
+    joined = Joined()([torch.ones(2, 3), torch.ones(2, 3)])
+    assert masks.get_mask(joined) is None
+
+
+def test_a_model_takes_a_mask_for_each_input():
+    a, b = Input((3, 2)), Input((3, 2))
+    model = Model([a, b], [Activation("relu")(a), Activation("relu")(b)])
+    x = torch.ones(2, 3, 2)
+    first, second = model([x, x], mask=[None, MASK])
+    assert masks.get_mask(first) is None
+    assert torch.equal(masks.get_mask(second), MASK)
+    with pytest.raises(ValueError, match=f"Model '{model.name}' takes a mask or None for each of 2 inputs, found 1"):
+        model([x, x], mask=[MASK])
 
 
 # --- losses and metrics -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from torch import nn
 
 import fanin
 from fanin import Sequential
-from fanin.layers import Dense, Input, InputLayer, Layer
+from fanin.layers import Add, Dense, Embedding, Input, InputLayer, Layer
 
 
 def test_layers_modules_and_models_in_one_chain():
@@ -204,6 +204,12 @@ def test_several_inputs_reach_the_first_layer():
         model = Sequential([Sum(), Dense(3, use_bias=False, kernel_initializer="ones")])
         assert model(data).tolist() == [[8.0] * 3] * 2
         assert model.built
+
+
+def test_masks_of_several_inputs_reach_the_first_layer():
+    ids = torch.tensor([[3, 1, 0], [2, 0, 0]])
+    h = Embedding(5, 4, mask_zero=True)(ids)
+    assert torch.equal(Sequential([Add(), Dense(3)])([h, h])._keras_mask, ids != 0)
 
 
 def test_a_mask_goes_along_the_chain():

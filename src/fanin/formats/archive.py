@@ -29,7 +29,7 @@ from fanin.formats.classes import check_classes, most_layers
 from fanin.formats.write import replacing, target
 from fanin.layers.input_layer import InputLayer
 from fanin.layers.layer import Layer
-from fanin.layers.variables import unfilled_weights
+from fanin.layers.unfilled import unfilled_weights
 from fanin.registry import custom_object_scope, deserialize, serialize, sharing
 from fanin.training.compiled import read_described
 

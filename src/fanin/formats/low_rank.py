@@ -24,7 +24,7 @@ from fanin.formats.hdf5 import Group, groups
 from fanin.kernels import Adapter
 from fanin.layers.adapted import Adapted
 from fanin.layers.held import described_held, set_described_held
-from fanin.layers.variables import unfilled_weights
+from fanin.layers.unfilled import unfilled_weights
 
 _ROOT = "fanin_adapters"
 _NUMBERS = ("name", "rank", "alpha", "dropout", "rslora", "factor")

@@ -13,14 +13,14 @@ import torch
 from fanin.config import unique_name
 from fanin.errors import NotYetError
 from fanin.graph.infer import outside_transforms
+from fanin.layers.adding import Adding
 from fanin.layers.input_spec import InputSpec
 from fanin.layers.placeholder import Placeholder
-from fanin.layers.variables import Variables
 
 _first_build = threading.Lock()
 
 
-class Building(Variables):
+class Building(Adding):
     """The part of a layer that builds it.
 
     Subclasses write `build(self, input_shape)` and make their weights there. It is wrapped, so that it runs once, under

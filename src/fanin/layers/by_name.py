@@ -7,8 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from fanin.graph.symbolic import is_symbolic, symbols_in
-from fanin.graph.tree import leaves, like_inputs, tree_map
+from fanin.graph.tree import tree_map
 from fanin.layers.carried import masks_of
 
 _SHAPE, _MASK = "_shape", "_mask"
@@ -44,15 +43,8 @@ def masks_by_name(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     """The masks of a call's inputs for those mask arguments that are not given."""
     given = _by_name(layer, args, kwargs)
     inputs = {name: given.get(name.removesuffix(_MASK)) for name in layer._mask_arguments if given.get(name) is None}
-    found = {name: _mask(value) for name, value in inputs.items() if value is not None}
+    found = {name: masks_of(value) for name, value in inputs.items() if value is not None}
     return {name: mask for name, mask in found.items() if mask is not None}
-
-
-def _mask(value: Any) -> Any:
-    if not is_symbolic(value):
-        return masks_of(value)
-    masks = [symbol.mask for symbol in symbols_in(value)]
-    return like_inputs(masks) if any(mask is not None for mask in leaves(masks)) else None
 
 
 def _by_name(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,15 @@
 """The layer contract of Keras, as an ordinary `torch.nn.Module`.
 
-A call runs through `forward`. Seven parts, each in a file of its own, make up the rest of the contract: `variables.py`
-(weights), `building.py` (making them), `described.py` (configs), `ledger.py` (losses, updates), `history.py` (symbolic
-calls), `copies.py` (deepcopy, pickle, state_dict) and `attributes.py` (what `layer.name` finds and `layer.name = value`
-does).
+A call runs through `forward`. Ten parts, each in a file of its own, make up the rest of the contract: `variables.py`
+(weights), `adding.py` (`add_weight`), `building.py` (when), `described.py` (configs), `moving.py` (dtype, device),
+`masked.py` (masks), `ledger.py` (losses, updates), `history.py` (symbolic calls), `copies.py` (deepcopy, pickle,
+state_dict) and `attributes.py` (what `layer.name` finds and `layer.name = value` does).
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
-import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -24,7 +23,7 @@ from fanin.graph.symbolic import SymbolicTensor, is_symbolic
 from fanin.graph.tree import leaves, tree_map
 from fanin.layers.attributes import Attributes
 from fanin.layers.by_name import mask_arguments, masks_by_name, shapes_for
-from fanin.layers.carried import carrying, masks_of
+from fanin.layers.carried import has_mask, masks_of
 from fanin.layers.convert import as_tensor, checked_cast, is_array
 from fanin.layers.copies import Copies
 from fanin.layers.described import Described
@@ -32,6 +31,8 @@ from fanin.layers.devices import device_of
 from fanin.layers.history import History
 from fanin.layers.input_spec import check_inputs
 from fanin.layers.ledger import Ledger, Noted
+from fanin.layers.masked import Masked
+from fanin.layers.moving import Moving
 from fanin.layers.scope import CallScope, Entry, Record, current
 from fanin.layers.shapes import first_shape, known_shape
 from fanin.layers.symbolic_call import call_symbolically, declared_specs, output_shape
@@ -51,7 +52,7 @@ def pure(call: Function) -> Function:
     return call
 
 
-class Layer(Attributes, Copies, Described, Ledger, History, LazyModuleMixin):
+class Layer(Attributes, Copies, Described, Moving, Masked, Ledger, History, LazyModuleMixin):
     """The base of all layers; write `build`, `call` and, where helpful, `compute_output_shape` and `get_config`.
 
     Args:
@@ -79,10 +80,7 @@ class Layer(Attributes, Copies, Described, Ledger, History, LazyModuleMixin):
 
     cls_to_become = None  # torch's lazy protocol: the class stays what it is
     casts_integers = False  # whether integer inputs become floats
-    supports_masking = False
     _initial_weights: Any
-    _call_arguments: frozenset[str] = frozenset()
-    _mask_arguments: frozenset[str] = frozenset()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -148,12 +146,6 @@ class Layer(Attributes, Copies, Described, Ledger, History, LazyModuleMixin):
         """The specs of the outputs for symbolic arguments, from `compute_output_shape`, in the compute dtype."""
         return declared_specs(self, args, kwargs)
 
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """The mask of the output. Hands `mask` through where `supports_masking`; else TypeError for a real mask."""
-        if not self.supports_masking and any(item is not None for item in leaves(mask)):
-            raise TypeError(f"Layer {self.name!r} does not support masking, found mask {mask!r}.")
-        return mask if self.supports_masking else None
-
     # --- calling ---------------------------------------------------------------------------------------------
 
     def forward(self, inputs: Any = None, /, *args: Any, **kwargs: Any) -> Any:
@@ -175,7 +167,7 @@ class Layer(Attributes, Copies, Described, Ledger, History, LazyModuleMixin):
         if not args and kwargs:
             args, kwargs = self._with_inputs_first(kwargs)
         if mask is not None:
-            mask = tree_map(self._mask, mask)
+            mask = self._given_masks(mask)
         elif args:
             mask = masks_of(args[0])
         if self._mask_arguments:
@@ -220,35 +212,13 @@ class Layer(Attributes, Copies, Described, Ledger, History, LazyModuleMixin):
             context["training"] = self.training if training is None else training
         if mask is not None and "mask" in self._call_arguments:
             context["mask"] = mask
-        elif mask is not None and not self.handles_masks():
+        elif mask is not None and not self.handles_masks() and has_mask(mask):
             self.warn_of_lost_mask()
         return context
-
-    def handles_masks(self) -> bool:
-        """Whether a mask has a meaning for the layer: it says so, takes one, or makes one of its own."""
-        return self.passes_masks() or "mask" in self._call_arguments or bool(self._mask_arguments)
-
-    def passes_masks(self) -> bool:
-        """Whether its output may have a mask: that of the input, or one that it makes."""
-        return self.supports_masking or self.makes_masks()
-
-    def makes_masks(self) -> bool:
-        """Whether it has a `compute_mask` of its own."""
-        return type(self).compute_mask is not Layer.compute_mask
-
-    def _with_masks(self, inputs: Any, outputs: Any, mask: Any) -> Any:
-        """The outputs of a call on tensors, carrying their masks."""
-        if not self.passes_masks():
-            return outputs
-        return carrying(outputs, self.compute_mask(inputs, mask), inputs)
 
     def _saved_layers(self) -> list[Any]:
         """The layers that files list by class and number, as those of a Sequential."""
         return []
-
-    def warn_of_lost_mask(self) -> None:
-        """Say that a mask ends at this layer."""
-        warnings.warn(f"Layer {self.name!r} does not support masking: the mask ends here.", stacklevel=2)
 
     def _with_inputs_first(self, kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """`layer(inputs=x)` as `layer(x)`: the first argument of `call` by its name."""
@@ -290,11 +260,6 @@ class Layer(Attributes, Copies, Described, Ledger, History, LazyModuleMixin):
             return tensor
         return tensor.to(self._compute)
 
-    def _mask(self, given: Any) -> Any:
-        if given is None or isinstance(given, torch.Tensor):
-            return given
-        return as_tensor(given, f"mask of layer {self.name!r}").to(device_of(self))
-
     def _build_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._home is None:
             device = next((leaf.device for leaf in leaves(args) if isinstance(leaf, torch.Tensor)), None)
@@ -323,23 +288,6 @@ class Layer(Attributes, Copies, Described, Ledger, History, LazyModuleMixin):
         if callable(inputs) and not isinstance(inputs, (torch.Tensor, SymbolicTensor)):
             return super().apply(inputs)
         return self(inputs, *args, **kwargs)
-
-    # --- dtype -----------------------------------------------------------------------------------------------
-
-    @property
-    def dtype(self) -> str:
-        """The name of the dtype of the weights; "float32" also under a mixed policy."""
-        return self.dtype_policy.variable_dtype
-
-    @property
-    def variable_dtype(self) -> str:
-        """As `dtype`."""
-        return self.dtype_policy.variable_dtype
-
-    @property
-    def compute_dtype(self) -> str:
-        """The name of the dtype of the computation; "bfloat16" under mixed_bfloat16."""
-        return self.dtype_policy.compute_dtype
 
     @classmethod
     def _is_described_by_arguments(cls) -> bool:

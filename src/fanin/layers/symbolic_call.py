@@ -12,9 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from fanin.graph.infer import Spec, Trial, infer_on_values, infer_with_trial, needs_values
 from fanin.graph.node import FunctionCall, Node, input_symbol
 from fanin.graph.symbolic import SymbolicTensor, symbols_in
-from fanin.graph.tree import leaves, like_inputs, tree_map
+from fanin.graph.tree import leaves, tree_map
 from fanin.layers.building import Building
 from fanin.layers.by_name import masks_by_name, shapes_for
+from fanin.layers.carried import has_mask, masks_of
 from fanin.layers.modes import in_eval_mode, state_kept
 from fanin.layers.scope import CallScope, Entry, Record, current
 from fanin.layers.shapes import map_shapes
@@ -29,17 +30,16 @@ def call_symbolically(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
         args, kwargs = layer._with_inputs_first(kwargs)
     inputs = args[0]
     prepare(layer, args, kwargs)
-    given_mask = kwargs.get("mask")
-    mask = (
-        given_mask if given_mask is not None else like_inputs([symbol.mask for symbol in symbols_in(inputs)] or [None])
-    )
+    mask = kwargs["mask"] if kwargs.get("mask") is not None else masks_of(inputs)
     trial_kwargs = {key: value for key, value in kwargs.items() if key != "mask"}
-    if any(leaf is not None for leaf in leaves(mask)) and "mask" in layer._call_arguments:
+    if mask is not None and "mask" in layer._call_arguments:
         trial_kwargs["mask"] = mask
     if layer._mask_arguments:
         trial_kwargs |= masks_by_name(layer, args, trial_kwargs)
     specs, trial, record = infer_call(layer, args, trial_kwargs)
-    masks = _output_masks(layer, inputs, mask)
+    if not layer.handles_masks() and has_mask(mask):
+        layer.warn_of_lost_mask()
+    masks = list(leaves(layer.compute_mask(inputs, mask))) if layer.hands_on_masks(mask) else []
     node = Node(layer, args, kwargs, specs)
     node.output_masks = masks
     layer._enter_scope()
@@ -144,16 +144,6 @@ def declared_specs(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     given, by_name = shapes_for(layer, layer.compute_output_shape, args, kwargs, _shape)
     shapes = layer.compute_output_shape(*given, **by_name)
     return map_shapes(lambda shape: Spec(shape, layer.dtype_policy.compute), shapes)
-
-
-def _output_masks(layer: Any, inputs: Any, mask: Any) -> list[SymbolicTensor | None]:
-    """The masks of the outputs. A layer without mask support drops the graph's mask, with a warning."""
-    masked = any(leaf is not None for leaf in leaves(mask))
-    if masked and not layer.handles_masks():
-        layer.warn_of_lost_mask()
-    if not layer.makes_masks() and not (masked and layer.supports_masking):
-        return []
-    return list(leaves(layer.compute_mask(inputs, mask)))
 
 
 def _note(node: Node, trial: Trial, record: Record) -> None:

@@ -14,12 +14,13 @@ from fanin.graph.infer import Spec
 from fanin.graph.node import FunctionCall, input_symbol, record
 from fanin.graph.symbolic import SymbolicTensor, is_symbolic, symbols_in
 from fanin.graph.tree import leaves, like_inputs, tree_map
+from fanin.layers.carried import with_masks
 from fanin.layers.layer import Layer
 from fanin.layers.ledger import Noted
 from fanin.layers.scope import Entry, collect_losses, current
 from fanin.layers.shapes import map_shapes
 from fanin.layers.symbolic_call import output_shape
-from fanin.masks import get_mask, with_mask
+from fanin.masks import get_mask
 from fanin.models.network import Network
 
 Run = Callable[..., Any]
@@ -156,11 +157,9 @@ class Running(Layer):
             raise NotImplementedError(
                 f"Model {type(self).__name__} has no graph, fanin.Model(inputs, outputs), and no `call` method."
             )
-        values = self._network.arrange(inputs)
         if mask is not None:
-            masks = [*leaves(mask)]
-            values = [v if m is None else with_mask(v, m) for v, m in zip(values, masks, strict=True)]
-        found = self._code()(*values)
+            inputs = with_masks(f"Model {self.name!r}", inputs, mask)
+        found = self._code()(*self._network.arrange(inputs))
         if not self._kept_symbols:
             return found
         outputs, kept = found

@@ -11,10 +11,10 @@ from torch import nn
 
 from fanin.dtypes import DTypePolicy
 from fanin.graph.symbolic import SymbolicTensor
+from fanin.layers.carried import with_masks
 from fanin.layers.input_layer import InputLayer
 from fanin.layers.layer import family
 from fanin.layers.module import TorchModule, run_module
-from fanin.masks import with_mask
 from fanin.models.chain import Chain
 from fanin.models.model import models
 from fanin.models.network import Network
@@ -121,7 +121,7 @@ class Sequential(Chain):
         if self._symbol is not None and (self._run is not None or not torch.compiler.is_compiling()):
             return super().call(inputs, training, mask)
         if mask is not None:
-            inputs = with_mask(inputs, mask)
+            inputs = with_masks(f"Model {self.name!r}", inputs, mask)
         for operation in self._operations:
             inputs = self._callable(operation)(inputs)
         if not self.built:

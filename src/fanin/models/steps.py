@@ -92,7 +92,7 @@ class Steps(Graphed):
                 counted = bool(tracker.state["count"])
                 found |= (not counted and compiled.losses_so_far()) or {"loss": tracker.result()}
             else:
-                found |= compiled.results_of(metric)
+                found |= compiled.results_of(metric, found)
         return found
 
     @_default

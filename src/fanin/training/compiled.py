@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -248,15 +248,18 @@ class Compiled:
             if metric.traceable:
                 metric.state = variables
 
-    def results_of(self, metric: Any) -> dict[str, Any]:
-        """What a metric shows, by its names; one that several outputs share, for each of them by itself."""
+    def results_of(self, metric: Any, shown: Container[str] = ()) -> dict[str, Any]:
+        """What a metric shows, by name; one that stands in several places, for the first of them that `shown` lacks."""
         places = [place for place, one in enumerate(self.metrics) if one is metric]
+        place = next((one for one in places if self.metric_names[one] not in shown), places[-1] if places else None)
         sums = self.engine.sums if self.engine is not None else None
-        if len(places) > 1 and metric.traceable and sums is not None and sums.rows and sums.metrics:
-            return {self.metric_names[place]: metric.compute(sums.metrics[place]) for place in places}
-        value = metric.result()
-        names = [self.metric_names[place] for place in places] or [metric.name]
-        return value if isinstance(value, dict) else dict.fromkeys(names, value)
+        if place is None:
+            name, value = metric.name, metric.result()
+        elif len(places) > 1 and metric.traceable and sums is not None and sums.rows and sums.metrics:
+            name, value = self.metric_names[place], metric.compute(sums.metrics[place])
+        else:
+            name, value = self.metric_names[place], metric.result()
+        return value if isinstance(value, dict) else {name: value}
 
     def losses_so_far(self) -> dict[str, torch.Tensor]:
         """The mean losses of the pass, by name; none before its first step."""

@@ -10,6 +10,7 @@ import torchmetrics
 from sklearn.metrics import r2_score
 from torch.fx.experimental.proxy_tensor import make_fx
 
+import fanin
 from fanin import config, losses, metrics
 from fanin.errors import MismatchError
 from fanin.masks import set_mask
@@ -227,6 +228,52 @@ def test_auc_is_the_share_of_pairs_in_order():
     above = p[y == 1].unsqueeze(1) - p[y == 0].unsqueeze(0)
     expected = (above > 0).float().mean() + 0.5 * (above == 0).float().mean()
     assert metrics.AUC()(y, p).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("curve", ["ROC", "PR", "PRGAIN"])
+@pytest.mark.parametrize("method", ["interpolation", "minoring", "majoring"])
+@pytest.mark.parametrize("thresholds", [None, [0.1, 0.3, 0.35, 0.9]])
+def test_the_auc_of_several_labels_is_the_mean_of_theirs(curve, method, thresholds):
+    generator = torch.Generator().manual_seed(0)
+    y = (torch.rand(60, 3, generator=generator) < 0.4).float()
+    p, weight = torch.rand(60, 3, generator=generator), torch.rand(60, generator=generator)
+    options = {"curve": curve, "summation_method": method, "thresholds": thresholds}
+    each = [metrics.AUC(**options)(y[:, i], p[:, i], weight).item() for i in range(3)]
+    for known in (None, 3):
+        auc = metrics.AUC(**options, multi_label=True, num_labels=known)
+        weighted = metrics.AUC(**options, multi_label=True, num_labels=known, label_weights=[1, 0.5, 0])
+        for metric, expected in ((auc, sum(each) / 3), (weighted, (each[0] + 0.5 * each[1]) / 1.5)):
+            assert metric.result().item() == metrics.AUC(**options).result().item()  # of nothing
+            for part in (slice(0, 17), slice(17, 60)):
+                metric.update_state(y[part], p[part], weight[part])
+            assert metric.result().item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_numbers_of_labels_that_differ_are_refused():
+    auc = metrics.AUC(name="auc", multi_label=True)
+    auc(torch.ones(4, 3), torch.ones(4, 3))
+    with pytest.raises(ValueError, match=r"^auc counts 3 labels, found predictions of shape \(4, 2\)"):
+        auc(torch.ones(4, 2), torch.ones(4, 2))
+    auc.reset_state()
+    auc(torch.ones(4, 2), torch.ones(4, 2))
+    with pytest.raises(ValueError, match=r"^a counts 2 labels, found predictions of shape \(4, 3\)"):
+        metrics.AUC(name="a", multi_label=True, num_labels=2)(torch.ones(4, 3), torch.ones(4, 3))
+    with pytest.raises(ValueError, match=r"^a with multi_label takes predictions of shape \(B, L\), found \(4,\)"):
+        metrics.AUC(name="a", multi_label=True)(torch.ones(4), torch.ones(4))
+    with pytest.raises(ValueError, match=r"^a has 2 label_weights, found predictions \(4, 3\)"):
+        metrics.AUC(name="a", label_weights=[1, 2])(torch.ones(4, 3), torch.ones(4, 3))
+
+
+@pytest.mark.parametrize("known", [None, 2])
+def test_fit_counts_labels_apart(known):
+    x, y = torch.rand(50, 4), (torch.rand(50, 2) < 0.5).float()
+    model = fanin.Sequential([fanin.Input((4,)), fanin.layers.Dense(2, "sigmoid")])
+    auc = metrics.AUC(name="auc", multi_label=True, num_labels=known)
+    model.compile("sgd", "binary_crossentropy", metrics=[auc])
+    history = model.fit(x, y, batch_size=16, epochs=2, validation_data=(x, y), verbose=0).history
+    expected = [metrics.AUC()(y[:, i], torch.as_tensor(model.predict(x, verbose=0))[:, i]).item() for i in range(2)]
+    assert history["val_auc"][-1] == pytest.approx(sum(expected) / 2, rel=1e-6)
+    assert model.evaluate(x, y, return_dict=True, verbose=0)["auc"] == pytest.approx(sum(expected) / 2, rel=1e-6)
 
 
 def test_precision_over_recall_is_interpolated_by_counts():
@@ -573,8 +620,10 @@ def test_what_is_no_metric():
         (lambda: metrics.AUC(summation_method="x"), ValueError, "Unknown summation_method"),
         (lambda: metrics.AUC(num_thresholds=1), ValueError, r"num_thresholds must be .* 2 or more, found 1"),
         (lambda: metrics.AUC(thresholds=[0.5, 1.5]), ValueError, r"\[0, 1\], found 1.5"),
-        (lambda: metrics.AUC(multi_label=True), NotImplementedError, "not available yet"),
-        (lambda: metrics.AUC(label_weights=[1.0]), NotImplementedError, "not available yet"),
+        (lambda: metrics.AUC(multi_label="yes"), ValueError, "multi_label must be True or False, found 'yes'"),
+        (lambda: metrics.AUC(multi_label=True, num_labels=0), ValueError, "num_labels must be a positive integer"),
+        (lambda: metrics.AUC(num_labels=2), ValueError, "num_labels goes with multi_label=True, found 2"),
+        (lambda: metrics.AUC(label_weights=[1.0, -1.0]), ValueError, "label_weights must be .* found -1.0"),
         (lambda: metrics.Precision(thresholds=[]), ValueError, "at least one threshold"),
         (lambda: metrics.Precision(thresholds=-0.1), ValueError, "found -0.1"),
         (lambda: metrics.TruePositives(thresholds=[]), ValueError, "at least one threshold"),

@@ -269,6 +269,22 @@ def test_auc(batches, curve, summation_method, thresholds, from_logits):
 
 
 @PARITY
+@given(
+    yes_batches(),
+    st.sampled_from(["ROC", "PR", "PRGAIN"]),
+    st.sampled_from([{"num_thresholds": 7}, {"thresholds": [0.3, 0.9]}]),
+    st.booleans(),
+    st.sampled_from([None, [1.0, 0.5, 2.0]]),
+)
+def test_auc_of_labels(batches, curve, thresholds, apart, label_weights):
+    labels = batches[0][1].shape[1]
+    if any(len(p) == 1 for _, p, *_ in batches) and len(batches[0]) == 3:
+        batches = [(y, p) for y, p, _ in batches]  # Keras loses a dimension of the weights of a batch of one row
+    weights = None if label_weights is None else label_weights[:labels]
+    both("AUC", {"curve": curve, **thresholds, "multi_label": apart, "label_weights": weights}, batches)
+
+
+@PARITY
 @given(st.integers(0, 10_000), st.booleans())
 def test_mean(seed, weighted):
     rng = np.random.default_rng(seed)
@@ -333,6 +349,7 @@ CONFIGS = [
     ("FalseNegatives", {"name": "fn", "thresholds": [0.0, 0.5, 1.0]}),
     ("AUC", {"name": "a", "curve": "PR", "summation_method": "minoring"}),
     ("AUC", {"name": "a", "thresholds": [0.5, 0.25], "from_logits": True}),
+    ("AUC", {"name": "a", "multi_label": True, "num_labels": 3}),
 ]
 
 
@@ -377,3 +394,12 @@ def test_accuracy_is_chosen_as_keras_does(y_shape, output_shape):
     theirs = get_metric("acc", np.zeros(y_shape), np.zeros(output_shape))
     ours = metrics.resolve("acc", (None, *output_shape[1:]), y_shape)
     assert (type(ours).__name__, ours.name) == (type(theirs).__name__, theirs.name)
+
+
+def test_label_weights_that_keras_wrote_as_a_tensor():
+    theirs = keras.metrics.AUC(multi_label=True, label_weights=[1.0, 0.5], name="a")
+    form = json.loads(json.dumps(keras.metrics.serialize(theirs)))
+    assert metrics.deserialize(form).label_weights == [1.0, 0.5]
+    ours = metrics.AUC(multi_label=True, label_weights=[1.0, 0.5], name="a")
+    back = keras.metrics.deserialize(json.loads(json.dumps(metrics.serialize(ours))))
+    assert back.label_weights.tolist() == [1.0, 0.5]

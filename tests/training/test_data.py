@@ -32,6 +32,16 @@ def test_a_shuffled_epoch_is_a_permutation():
     assert torch.equal(rows.long(), torch.cat([batch.y for batch in seen]))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64, np.int8, np.bool_])
+@pytest.mark.parametrize("reuse", [False, True])
+def test_integers_of_every_width_are_shuffled(dtype, reuse):
+    labels = np.array([0, 1, np.iinfo(dtype).max if dtype is not np.bool_ else 1, 0, 1], dtype)
+    data = reader().read(np.arange(5.0)[:, None], labels)
+    for batch in data.batches(2, shuffle=True, reuse=reuse):
+        assert batch.y.dtype == data.y.dtype
+        np.testing.assert_array_equal(batch.y.numpy(), labels[batch.x[:, 0].long().numpy()])
+
+
 def test_unshuffled_batches_are_views():
     data = reader().read(torch.ones(6, 2))
     first = next(data.batches(4))

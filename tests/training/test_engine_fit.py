@@ -1,6 +1,7 @@
 """The whole of `fit` in compiled steps, as in eager ones: metrics, outputs, own steps, shared layers."""
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from engine_cases import BATCH, programs, rows, same_bits, simple
@@ -161,3 +162,40 @@ def test_a_model_without_weights_and_one_that_is_all_frozen():
     model.fit(x, y, verbose=0)
     for one, two in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+@pytest.mark.parametrize("in_mode", [False, True])
+def test_data_from_inference_mode_trains_and_so_does_a_fit_inside_it(run_eagerly, in_mode, exact):
+    x, y = map(torch.from_numpy, rows())
+    with torch.inference_mode():
+        features, targets, weight = x * 1, y * 1, torch.ones(len(y))
+    models = [simple(rate=0.0), simple(rate=0.0)]
+    models[1].set_weights(models[0].get_weights())
+    for model, data, mode in ((models[0], (features, targets, weight), in_mode), (models[1], (x, y, None), False)):
+        model.compile(optimizers.SGD(0.1, momentum=0.5), "sparse_categorical_crossentropy", run_eagerly=run_eagerly)
+        with torch.inference_mode(mode):
+            model.fit(*data[:2], sample_weight=data[2], batch_size=BATCH, shuffle=False, verbose=0)
+            model.fit(iter([data[:2]]), verbose=0)
+            model.train_on_batch(*data[:2])
+        if not run_eagerly:
+            programs(model)
+    same_bits(*models)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.Adamax])  # in the step, and after it
+def test_a_step_in_inference_mode_trains(kind):
+    found = []
+    for mode in (False, True):
+        torch.manual_seed(0)
+        module = torch.nn.Linear(6, 3)
+        optimizer = kind(module.parameters(), lr=0.1)
+        step = fanin.compile_step(module, F.cross_entropy, optimizer)
+        for seed in range(2):
+            with torch.inference_mode(mode):
+                x, y = map(torch.from_numpy, rows(seed))
+                step(x * 1, y * 1)
+        module(torch.ones(1, 6)).sum().backward()
+        optimizer.step()  # by hand, on the same state
+        found.append(module.weight.detach().clone())
+    assert torch.equal(*found)

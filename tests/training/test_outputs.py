@@ -9,6 +9,7 @@ import torch
 from fanin import Input, Model, Sequential
 from fanin.errors import DataError
 from fanin.layers import Dense
+from fanin.metrics import MeanAbsoluteError
 
 
 def model(outputs=list, name="two"):
@@ -84,6 +85,18 @@ def test_names_of_weighted_metrics():
     made.compile("sgd", "mse", metrics=[["mae", "mae"], None], weighted_metrics={"a": ["mae"], "b": ["mae"]})
     found = made.evaluate(X, list(Y), verbose=0, return_dict=True)
     assert list(found)[3:] == ["a_mae", "a_mae_1", "a_weighted_mae", "b_mae"]
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_one_metric_object_for_several_places_keeps_the_order_of_names(run_eagerly):
+    made, one = model(), MeanAbsoluteError(name="mae")
+    made.compile("sgd", "mse", metrics=[[one, "mse"], [one]], weighted_metrics=[[one], None], run_eagerly=run_eagerly)
+    weight = np.array([1, 0, 0, 0], "float32")
+    found = made.evaluate(X, list(Y), sample_weight=weight, verbose=0)
+    by_name = dict(zip(made.metrics_names, found, strict=True))
+    assert by_name == made.evaluate(X, list(Y), sample_weight=weight, verbose=0, return_dict=True)
+    expected = {"a_mae": np.abs(A - Y[0]).mean(), "a_mse": MSE_A, "b_mae": MAE_B, "a_weighted_mae": abs(A[0, 0] - 1)}
+    assert {name: by_name[name] for name in expected} == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

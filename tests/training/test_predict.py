@@ -51,6 +51,27 @@ def test_many_rows_go_at_once(data):
     assert not sizes  # known by now
 
 
+def test_a_small_array_in_any_layout(data):
+    model, _ = made()
+    base = data[:5]
+    part_of_records = np.zeros(5, [("byte", "u1"), ("x", "f4", (6,))])
+    part_of_records["x"] = base
+    expected = in_batches(model, base, 32)
+    for layout in (base, base[::-1].copy()[::-1], base[:, ::-1].copy()[:, ::-1], np.asfortranarray(base),
+                   part_of_records["x"]):  # fmt: skip
+        for _ in range(2):
+            np.testing.assert_allclose(model.predict(layout, verbose=0), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_it_writes_into_in_any_layout(data):
+    model, _ = made()
+    memory = np.zeros((20, 4), np.float32)
+    expected = in_batches(model, data[:10], 32)
+    for out in (memory[:10, :2], memory[9::-1, :2], memory[::2, 1::-1], np.zeros((2, 10), np.float32).T):
+        assert model.predict(data[:10], out=out, verbose=0) is out
+        np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_wide_layers_take_fewer_rows(data):
     model = fanin.Sequential([fanin.Input((6,)), Dense(4096), Dense(2)])
     model.predict(data, verbose=0)

@@ -9,11 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from compile_step_cases import MODULES, data
+from engine_cases import programs
 from torch import nn
 
 import fanin
 from fanin import compile_step
 from fanin.layers import BatchNormalization, Dense
+from fanin.training.locks import lock_of
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +77,43 @@ def test_steps_of_several_modules():
     assert not at_once(lambda number: [steps[number](x, y) for _ in range(10)])
     for one in modules[1:]:
         assert all(torch.equal(a, b) for a, b in zip(modules[0].parameters(), one.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_models_that_share_layers_train_and_predict(seed):
+    fanin.utils.set_random_seed(seed)
+    x = np.random.default_rng(seed).normal(size=(40, 6)).astype("float32")
+    shared, other = Dense(6, "relu"), Dense(4)
+    one = fanin.Sequential([fanin.Input((6,)), shared, Dense(2)])
+    two = fanin.Sequential([fanin.Input((6,)), other, Dense(2)])
+    both = fanin.Sequential([fanin.Input((6,)), shared, other, Dense(3, "softmax")])
+    both.compile("sgd", "sparse_categorical_crossentropy")
+
+    def work(number):
+        for turn in range(1, 8):
+            if number:
+                (one, two)[number % 2].predict(x[: 3 * turn + number], verbose=0)
+            else:
+                both.train_on_batch(x[: 5 * turn], np.arange(5 * turn) % 3)
+
+    assert not at_once(work)
+    programs(both)
+
+
+def test_a_module_has_one_lock_with_all_that_share_a_part():
+    one, two = nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2))
+    first, second, both = lock_of(one), lock_of(two), lock_of(nn.Sequential(one, two))
+
+    def free(lock):
+        found = []
+        thread = threading.Thread(target=lambda: found.append(lock.acquire(blocking=False)))
+        thread.start()
+        thread.join()
+        return found[0]
+
+    with both, both:
+        assert not free(first)
+        assert not free(second)
+    with lock_of(one[0]):
+        assert not free(first)
+        assert free(second)

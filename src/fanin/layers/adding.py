@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from fanin import constraints, initializers, regularizers
+from fanin import arguments, constraints, initializers, regularizers
 from fanin.dtypes import DTypePolicy, as_dtype
 from fanin.layers.convert import as_tensor
 from fanin.layers.placeholder import Placeholder
@@ -177,7 +177,7 @@ class Adding(Variables):
 
     def _checked_shape(self, name: str, shape: Any) -> tuple[int, ...]:
         size = () if shape is None else (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-        if any(isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0 for n in size):
+        if not all(arguments.is_whole(n, 0) for n in size):
             raise ValueError(
                 f"Layer {self.name!r}: the shape of weight {name!r} must be made of known sizes, found {shape!r}."
             )

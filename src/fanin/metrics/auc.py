@@ -14,6 +14,7 @@ from fanin.errors import nearest
 from fanin.losses.base import divide_or_zero
 from fanin.metrics.base import Metric, Variables, as_pair, family
 from fanin.metrics.confusion import COUNTS, confusion, even, require_thresholds
+from fanin.registry import deserialize
 
 _CURVES = {"ROC": "ROC", "PR": "PR", "PRGAIN": "PRGAIN"}
 _METHODS = {"interpolation": "interpolation", "minoring": "minoring", "majoring": "majoring"}
@@ -38,11 +39,14 @@ class AUC(Metric):
         name: "auc" by default, made unique.
         dtype: of the result; `floatx()` by default.
         thresholds: own thresholds in [0, 1] instead of `num_thresholds`; 0 and 1 are added.
-        multi_label, num_labels, label_weights: not available yet: NotImplementedError.
+        multi_label: whether predictions are (B, L), one column for each of L labels: the area is then the mean of
+            those of the labels. Else all values count alike.
+        num_labels: L, with `multi_label`. Without it the first batch tells, and steps of `fit` are a little slower.
+        label_weights: one number of 0 or more for each label: for the mean, or, without `multi_label`, for counting.
         from_logits: whether predictions are logits, to be put through a sigmoid.
 
-    Targets 0 or 1, shaped like the predictions, (B,) against (B, 1) allowed; else a ValueError. After Keras; an
-    approximation, exact when no two predictions of different class share a bin.
+    Targets 0 or 1, shaped like the predictions, (B,) against (B, 1) allowed; else a ValueError, as for numbers of
+    labels that differ. After Keras; an approximation, exact when no two predictions of different class share a bin.
 
     >>> AUC(num_thresholds=3)([0, 0, 1, 1], [0.0, 0.5, 0.3, 0.9])
     tensor(0.7500)
@@ -64,8 +68,13 @@ class AUC(Metric):
         from_logits: bool = False,
     ):
         super().__init__(dtype, name)
-        if multi_label or num_labels is not None or label_weights is not None:
-            raise NotImplementedError("AUC: multi_label, num_labels and label_weights are not available yet.")
+        self.multi_label = arguments.flag("multi_label", multi_label)
+        self.num_labels = None if num_labels is None else arguments.positive("num_labels", num_labels)
+        if self.num_labels is not None and not self.multi_label:
+            raise ValueError(f"num_labels goes with multi_label=True, found {num_labels!r} without.")
+        given = [] if label_weights is None else torch.as_tensor(label_weights).tolist()
+        self.label_weights = [arguments.number("label_weights", one) for one in given] or None
+        self.traceable = not self.multi_label or self.num_labels is not None  # else a batch says how large counts are
         self.curve = _choice("curve", curve, _CURVES)
         self.summation_method = _choice("summation_method", summation_method, _METHODS)
         self.from_logits = from_logits
@@ -81,23 +90,52 @@ class AUC(Metric):
         self.num_thresholds = len(self.thresholds)
 
     def init_variables(self, device: torch.device | str | None = None) -> Variables:
-        """Four rows of counts, (T,), float64 zeros."""
-        dtype = widest_float(device)
-        return {name: torch.zeros(self.num_thresholds, dtype=dtype, device=device) for name in COUNTS}
+        """Four rows of counts, (T,), float64 zeros; of several labels (T, L), (T, 1) until the first batch."""
+        shape = (self.num_thresholds, self.num_labels or 1) if self.multi_label else (self.num_thresholds,)
+        return {name: torch.zeros(shape, dtype=widest_float(device), device=device) for name in COUNTS}
 
     def update(self, variables: Variables, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Variables:
         """New counts after one batch."""
         true, pred = as_pair(y_true, y_pred)
         if self.from_logits:
             pred = pred.sigmoid()
-        new = confusion(true, pred, sample_weight, self.thresholds, self._even, self.name)
+        weights = None if self.label_weights is None else torch.tensor(self.label_weights, device=pred.device)
+        self._check_labels(tuple(pred.shape), variables)
+        new = confusion(
+            true,
+            pred,
+            sample_weight,
+            self.thresholds,
+            self._even,
+            self.name,
+            label_weights=None if self.multi_label else weights,
+            by_label=self.multi_label,
+        )
         return {name: value + new[name] for name, value in variables.items()}
+
+    def _check_labels(self, shape: tuple[int, ...], variables: Variables) -> None:
+        """ValueError for predictions whose number of labels is another than that of the weights, or of the counts."""
+        if self.multi_label and len(shape) != 2:
+            raise ValueError(f"{self.name} with multi_label takes predictions of shape (B, L), found {shape}.")
+        if self.label_weights is not None and (not shape or shape[-1] != len(self.label_weights)):
+            raise ValueError(f"{self.name} has {len(self.label_weights)} label_weights, found predictions {shape}.")
+        counted = variables[COUNTS[0]].shape[1] if self.multi_label else 1
+        known = self.num_labels or (counted if counted > 1 else None)
+        if self.multi_label and known is not None and shape[1] != known:
+            raise ValueError(f"{self.name} counts {known} labels, found predictions of shape {shape}.")
 
     def compute(self, variables: Variables) -> Tensor:
         """The area, one number."""
-        tp, fp, tn, fn = (variables[name] for name in COUNTS)
+        areas = self._areas(*(variables[name] for name in COUNTS))
+        if self.multi_label and self.label_weights is not None and areas.shape == (len(self.label_weights),):
+            weights = torch.tensor(self.label_weights, dtype=areas.dtype, device=areas.device)
+            areas = divide_or_zero((areas * weights).sum(), weights.sum())
+        return areas.mean().to(self._dtype)
+
+    def _areas(self, tp: Tensor, fp: Tensor, tn: Tensor, fn: Tensor) -> Tensor:
+        """The area, (), or that of each label, (L,)."""
         if self.curve == "PR" and self.summation_method == "interpolation":
-            return _interpolated_pr(tp, fp, fn).to(self._dtype)
+            return _interpolated_pr(tp, fp, fn)
         x, y = _points(self.curve, tp, fp, tn, fn)
         if self.summation_method == "interpolation":
             heights = (y[:-1] + y[1:]) / 2
@@ -105,7 +143,12 @@ class AUC(Metric):
             heights = torch.minimum(y[:-1], y[1:])
         else:
             heights = torch.maximum(y[:-1], y[1:])
-        return ((x[:-1] - x[1:]) * heights).sum().to(self._dtype)
+        return ((x[:-1] - x[1:]) * heights).sum(0)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> AUC:
+        """The metric that `get_config` described; Keras writes `label_weights` as a tensor."""
+        return cls(**{**config, "label_weights": deserialize(config.get("label_weights"))})
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments as plain data."""
@@ -113,9 +156,9 @@ class AUC(Metric):
             "num_thresholds": self.num_thresholds,
             "curve": self.curve,
             "summation_method": self.summation_method,
-            "multi_label": False,
-            "num_labels": None,
-            "label_weights": None,
+            "multi_label": self.multi_label,
+            "num_labels": self.num_labels,
+            "label_weights": self.label_weights,
             "from_logits": self.from_logits,
         }
         if self._given:
@@ -124,7 +167,7 @@ class AUC(Metric):
 
 
 def _points(curve: str, tp: Tensor, fp: Tensor, tn: Tensor, fn: Tensor) -> tuple[Tensor, Tensor]:
-    """The points of the curve, x and y, (T,) each, from the highest x to the lowest."""
+    """The points of the curve, x and y, (T, ...) each, from the highest x to the lowest."""
     recall = divide_or_zero(tp, tp + fn)
     if curve == "ROC":
         return divide_or_zero(fp, fp + tn), recall
@@ -148,4 +191,4 @@ def _interpolated_pr(tp: Tensor, fp: Tensor, fn: Tensor) -> Tensor:
     offset = tp[1:] - slope * said[1:]
     both = (said[:-1] > 0) & (said[1:] > 0)
     ratio = torch.where(both, divide_or_zero(said[:-1], said[1:].clamp(min=0.0)), 1.0)
-    return divide_or_zero(slope * (step + offset * ratio.log()), (tp[1:] + fn[1:]).clamp(min=0.0)).sum()
+    return divide_or_zero(slope * (step + offset * ratio.log()), (tp[1:] + fn[1:]).clamp(min=0.0)).sum(0)

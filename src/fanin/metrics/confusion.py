@@ -36,8 +36,10 @@ def confusion(
     what: str,
     top_k: int | None = None,
     class_id: int | None = None,
+    label_weights: Tensor | None = None,
+    by_label: bool = False,
 ) -> dict[str, Tensor]:
-    """The weighted counts of one batch, each (T,), by the names in `COUNTS`.
+    """The weighted counts of one batch, each (T,), or (T, L) by label, by the names in `COUNTS`.
 
     Args:
         y_true: 0 or 1 (anything but 0 is a yes), of the shape of y_pred, or (B,) against (B, 1).
@@ -48,6 +50,8 @@ def confusion(
         what: a name for messages.
         top_k: only the k largest of a row can be yes.
         class_id: only this entry of the last dimension counts.
+        label_weights: what the entries of the last dimension weigh.
+        by_label: whether to count them, L in (B, L), apart.
 
     Raises ValueError for shapes that do not fit.
     """
@@ -64,33 +68,36 @@ def confusion(
         if weight is not None and weight.ndim:
             weight = weight[..., class_id if weight.shape[-1] > 1 else 0]
     dtype = widest_float(pred.device)
-    yes = true.reshape(-1) != 0
-    pred = pred.reshape(-1)
     each = torch.ones_like(pred, dtype=dtype)
     if weight is not None:
-        each = each * weight.expand_as(true).reshape(-1)
+        each = each * weight
+    if label_weights is not None:
+        each = each * label_weights.to(each)
+    if not by_label:
+        true, pred, each = true.reshape(-1), pred.reshape(-1), each.reshape(-1)
+    yes = true != 0
     positive, negative = torch.where(yes, each, 0.0), torch.where(yes, 0.0, each)
     if evenly:
         last = len(thresholds) - 1
         place = (pred.nan_to_num(0.0).clamp(0.0, 1.0) * last).ceil().long()  # how many thresholds lie below
         if thresholds[0] < 0:
             place = place.clamp(min=1)
-        zeros = torch.zeros(len(thresholds) + 1, dtype=dtype, device=pred.device)
-        tp = _above(zeros.index_add(0, place, positive))
-        fp = _above(zeros.index_add(0, place, negative))
+        zeros = torch.zeros(len(thresholds) + 1, *pred.shape[1:], dtype=dtype, device=pred.device)
+        tp = _above(zeros.scatter_add(0, place, positive))
+        fp = _above(zeros.scatter_add(0, place, negative))
     elif len(thresholds) == 1:
         said = pred > thresholds[0]
-        tp = torch.where(said, positive, 0.0).sum().reshape(1)
-        fp = torch.where(said, negative, 0.0).sum().reshape(1)
+        tp = torch.where(said, positive, 0.0).sum(0, keepdim=True)
+        fp = torch.where(said, negative, 0.0).sum(0, keepdim=True)
     else:
         limits = torch.tensor(thresholds, dtype=pred.dtype, device=pred.device)
-        said_each = (pred.unsqueeze(0) > limits.unsqueeze(1)).to(dtype)
-        tp, fp = said_each @ positive, said_each @ negative
-    return dict(zip(COUNTS, (tp, fp, negative.sum() - fp, positive.sum() - tp), strict=True))
+        said_each = (pred.unsqueeze(-1) > limits).to(dtype)  # (N, T) or (N, L, T)
+        tp, fp = (torch.einsum("n...t,n...->t...", said_each, one) for one in (positive, negative))
+    return dict(zip(COUNTS, (tp, fp, negative.sum(0) - fp, positive.sum(0) - tp), strict=True))
 
 
 def _above(at: Tensor) -> Tensor:
-    """From sums by the number of thresholds below, (T + 1,), the sums above each threshold, (T,)."""
+    """From sums by the number of thresholds below, (T + 1, ...), the sums above each threshold, (T, ...)."""
     return at[1:].flip(0).cumsum(0).flip(0)
 
 

@@ -92,7 +92,7 @@ class Steps(Graphed):
                 counted = bool(tracker.state["count"])
                 found |= (not counted and compiled.losses_so_far()) or {"loss": tracker.result()}
             else:
-                found |= compiled.measuring.results_of(metric, compiled.sums_so_far())
+                found |= compiled.measuring.results_of(metric, compiled.sums_so_far(), found)
         return found
 
     @_default

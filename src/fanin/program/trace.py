@@ -138,10 +138,14 @@ def trace(
 
 
 def _told_apart(inputs: Sequence[Tensor], static: Sequence[Tensor]) -> list[Tensor]:
-    """The inputs; for one that was given before, another tensor on its memory: the next run may bring two."""
+    """The inputs; for one that was given before, another tensor on its memory: the next run may bring two. For one from
+    inference mode, of which autograd takes none, an empty one like it."""
     known, found = {*map(id, static)}, []
     for one in inputs:
-        found.append(one.detach().requires_grad_(one.requires_grad) if id(one) in known else one)
+        if one.is_inference():
+            found.append(torch.empty_strided(one.shape, one.stride(), dtype=one.dtype, device=one.device))
+        else:
+            found.append(one.detach().requires_grad_(one.requires_grad) if id(one) in known else one)
         known.add(id(one))
     return found
 

@@ -38,9 +38,9 @@ class CompiledStep:
             )
         self.module, self.loss = module, loss
         self.optimizer = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizers.get(optimizer)
-        self._lock = lock_of(module)  # one step at a time, whether or not its loss is a module too
         owner = loss.__self__ if isinstance(loss, MethodType) else loss
         whole = _WithLoss(module, owner) if isinstance(owner, nn.Module) and owner is not module else module
+        self._lock = lock_of(whole)  # one step at a time
         beside = [] if owner is None else [loss, owner]
         self.step = Step(whole, _loss_function(loss), lambda sums, y, outputs, weight: [], beside)
         self.engine = Engine(self.step, updater_for(self.optimizer), Sums([], []), wants_loss=True)

@@ -13,6 +13,8 @@ import torch
 
 from fanin.graph.tree import leaves, tree_map
 
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+
 
 class Batch(NamedTuple):
     """Inputs, targets (or None) and sample weights (or None) of one step; `size` is the number of rows."""
@@ -51,8 +53,8 @@ class Arrays:
         for index in order[: full * batch_size].view(full, batch_size).unbind(0):
             if batch is None or not reuse:
                 batch = self._batch(_select(index), batch_size, 0)
-                targets = [leaf for leaf in leaves(tuple(batch[:3])) if leaf is not None]
-                sources = [leaf for leaf in leaves((self.x, self.y, self.weight)) if leaf is not None]
+                targets = [_signed(leaf) for leaf in leaves(tuple(batch[:3])) if leaf is not None]
+                sources = [_signed(leaf) for leaf in leaves((self.x, self.y, self.weight)) if leaf is not None]
             else:
                 for source, target in zip(sources, targets, strict=True):
                     torch.index_select(source, 0, index, out=target)
@@ -150,4 +152,9 @@ def _narrow(start: int, size: int) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _select(index: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    return lambda tensor: tensor.index_select(0, index)
+    return lambda tensor: _signed(tensor).index_select(0, index).view(tensor.dtype)
+
+
+def _signed(tensor: torch.Tensor) -> torch.Tensor:
+    """The same memory; wide unsigned integers as signed ones, of which torch can select rows."""
+    return tensor.view(_SIGNED.get(tensor.dtype, tensor.dtype))

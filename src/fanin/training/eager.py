@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from fanin import constraints
 from fanin.training.data import Batch
@@ -14,8 +15,12 @@ from fanin.weights import CONSTRAINTS, each_fact
 
 
 def train_eagerly(step: Step, state: State, optimizer: Any, batch: Batch) -> Result:
-    """One step on the model's own tensors: loss and gradients, the optimizer's update, constraints."""
-    with lock_of(step.objective.model):
+    """One step on the model's own tensors: loss and gradients, the optimizer's update, constraints.
+
+    It trains in inference mode, and on tensors from there, as programs do.
+    """
+    with lock_of(step.objective.model), torch.inference_mode(False):
+        batch = Batch(*(pytree.tree_map(_outside_inference, part) for part in batch))
         if isinstance(optimizer, torch.optim.Optimizer):
             result = _torch_step(step, state, optimizer, batch)
         else:
@@ -55,6 +60,11 @@ def _torch_step(step: Step, state: State, optimizer: torch.optim.Optimizer, batc
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return results[0]
+
+
+def _outside_inference(leaf: Any) -> Any:
+    """A tensor that autograd can keep; all else as it is."""
+    return leaf.clone() if isinstance(leaf, torch.Tensor) and leaf.is_inference() else leaf
 
 
 def _as_hooks_leave_it(weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor | None:

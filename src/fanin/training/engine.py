@@ -108,7 +108,8 @@ class Engine(Uncopied):
         trained: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
         self._trains = self.is_ready and bool(trained)
         if self.updater is not None and self._trains:
-            self.updater.arrange(trained)
+            with torch.inference_mode(False):  # torch's optimizers keep state that is made here
+                self.updater.arrange(trained)
             self._trains = bool(self.updater.weights)
 
     def forget_batch(self) -> None:

@@ -1,18 +1,44 @@
-"""One lock for each module: while a thread traces a module, which puts other tensors into it, others leave it alone."""
+"""Locks of modules: while a thread traces a module, which puts other tensors into its parts, others leave those alone.
+
+Modules that share a part exclude each other, as an autoencoder and the model that is its first half.
+"""
 
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager
+from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import nn
 
-_locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
+_locks: WeakKeyDictionary[nn.Module, tuple[int, Any]] = WeakKeyDictionary()  # of each part: when it was made, the lock
+_ages = count()
 _making = threading.Lock()
 
 
-def lock_of(module: nn.Module) -> Any:
-    """The lock of a module, which one thread may take several times."""
+class _Locks:
+    """Several locks as one, always taken in the same order."""
+
+    def __init__(self, locks: list[Any]):
+        self._locks = locks
+
+    def __enter__(self) -> None:
+        for lock in self._locks:
+            lock.acquire()
+
+    def __exit__(self, *raised: object) -> None:
+        for lock in reversed(self._locks):
+            lock.release()
+
+
+def lock_of(module: nn.Module) -> AbstractContextManager[Any]:
+    """The lock of a module and its parts, which one thread may take several times."""
     with _making:
-        return _locks.setdefault(module, threading.RLock())
+        parts = list(module.modules())
+        known = {_locks[part] for part in parts if part in _locks} or {(next(_ages), threading.RLock())}
+        locks = sorted(known, key=lambda one: one[0])
+        for part in parts:
+            _locks.setdefault(part, locks[0])
+        return locks[0][1] if len(locks) == 1 else _Locks([lock for _, lock in locks])

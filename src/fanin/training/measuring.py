@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 import torch
@@ -66,14 +67,14 @@ class Measuring:
             if metric.traceable:
                 metric.state = variables
 
-    def results_of(self, metric: Any, sums: list[Variables]) -> dict[str, Any]:
-        """What a metric shows, by its names; one that several outputs share, for each of them by its sums, if any."""
+    def results_of(self, metric: Any, sums: list[Variables], shown: Container[str] = ()) -> dict[str, Any]:
+        """What a metric shows, by name; one that stands in several places, for the first of them that `shown` lacks."""
         places = [place for place, one in enumerate(self.metrics) if one is metric]
-        if len(places) > 1 and metric.traceable and sums:
-            return {self.names[place]: metric.compute(sums[place]) for place in places}
-        value = metric.result()
-        names = [self.names[place] for place in places] or [metric.name]
-        return value if isinstance(value, dict) else dict.fromkeys(names, value)
+        place = next((one for one in places if self.names[one] not in shown), places[-1] if places else None)
+        has_sums = len(places) > 1 and metric.traceable and bool(sums)
+        value = metric.compute(sums[place]) if has_sums and place is not None else metric.result()
+        name = metric.name if place is None else self.names[place]
+        return value if isinstance(value, dict) else {name: value}
 
     def _counted(self, y: Any, outputs: Any, weight: Any) -> list[tuple[Any, Any, Any, Any]]:
         """For each metric: the metric, its targets, its output, its sample weights."""

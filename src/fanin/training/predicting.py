@@ -70,6 +70,8 @@ class Outputs:
             self._arrays = self._make(shapes, structure)
         if not self._arrays or any(one.dtype == torch.bfloat16 for one in shapes):
             return None
+        if any(min(array.strides, default=0) < 0 for array in self._arrays):  # which torch does not take
+            return None
         return [torch.from_numpy(array[self._done : self._done + rows]) for array in self._arrays]
 
     def add(self, outputs: Any, rows: int, is_written: bool) -> None:

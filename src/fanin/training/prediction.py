@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fanin.kernels.rows import rows_key, rows_tensors, with_rows_tensors
-from fanin.layers.convert import tensors_on
+from fanin.layers.convert import as_tensor, tensors_on
 from fanin.layers.devices import device_of
 from fanin.layers.modes import in_eval_mode
 from fanin.layers.variables import to_numpy
@@ -89,7 +89,7 @@ class Prediction(Uncopied):
     def remember(self, x: Any) -> None:
         """Let `known` find the program of this array."""
         on_cpu = device_of(self.module).type == "cpu"
-        found = self.program(as_it_is(x)) if x.dtype == _FLOAT32 and on_cpu else None
+        found = self.program(as_tensor(x)) if x.dtype == _FLOAT32 and on_cpu else None
         if found is None or rows_key() is not None:
             return
         if found[0].is_prepared:  # its weights would have to be looked at again

@@ -45,7 +45,8 @@ class Trainer:
 
     def begin_pass(self) -> None:
         """Start an epoch or an evaluation: empty sums."""
-        self.engine = self._engine(device_of(self.model))
+        with torch.inference_mode(False):  # sums outlive the pass
+            self.engine = self._engine(device_of(self.model))
         self.state: State = self.step.live_state(self.engine.sums.metrics)
         self.rows = 0
         self._own_logs, self._metric_logs = {}, {}

@@ -45,6 +45,7 @@ class Model(Compiling):
     """
 
     stop_training = stop_evaluating = stop_predicting = False  # set by callbacks: fit, evaluate, predict then end
+    _initial_epoch = _initial_batch = 0  # where fit begins; a callback's `on_train_begin` may set them
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Model:
         """`Model(inputs, outputs)` makes a `Functional`."""

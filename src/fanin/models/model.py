@@ -107,7 +107,8 @@ class Model(Compiling):
             verbose: 0 silent, 1 a bar ("auto"), 2 one line for each epoch; without a terminal, plain lines.
             callbacks: one or more Callback objects; torch's learning-rate schedulers too, which step after each epoch.
             validation_split: the last fraction of the arrays is held out, before shuffling.
-            validation_data: (x, y), (x, y, sample_weight), a DataLoader or a Dataset.
+            validation_data: (x, y), (x, y, sample_weight), a DataLoader, a Dataset, or a generator, whose batches are
+                kept and scored again; an endless one needs `validation_steps`.
             shuffle: arrays in a new order each epoch.
             class_weight: class -> weight; a class that is missing weighs 1.
             sample_weight: one weight for each row.

@@ -291,7 +291,7 @@ class Model(Compiling):
         """Write the prediction to an ONNX file with a dynamic batch; needs `pip install 'fanin[onnx]'`.
 
         Args:
-            filepath: a path that ends in ".onnx".
+            filepath: the file, "model.onnx"; Keras's export makes a folder unless told otherwise.
             format: "onnx".
             **kwargs: as for `fanin.formats.onnx.export_onnx`.
         """

@@ -37,6 +37,7 @@ _INSTEAD = {
     },
     "fanin.utils": {
         "PyDataset": "torch.utils.data.Dataset",
+        "disable_interactive_logging": "fit(..., verbose=2)",
         "plot_model": "model.summary()",
         "timeseries_dataset_from_array": "torch.utils.data.Dataset, or x.unfold",
     },

@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "fanin"
 # Lowest first. Names on one line never import each other.
 LINES = (
     "errors arguments",
-    "weights masks",
+    "weights masks elsewhere",
     "dtypes",
     "config",
     "registry",

@@ -4,6 +4,8 @@ Keras's import paths work: `fanin.layers.Dense`, `fanin.Sequential`, `fanin.Inpu
 an ordinary `torch.nn.Module`, and any `torch.nn.Module` is a layer.
 """
 
+from typing import TYPE_CHECKING
+
 from fanin import (
     activations,
     adapters,
@@ -27,6 +29,7 @@ from fanin import (
 from fanin.attach import attach
 from fanin.constraints import constrain
 from fanin.dtypes import DTypePolicy
+from fanin.elsewhere import explain
 from fanin.graph import SymbolicTensor
 from fanin.initializers import Initializer
 from fanin.layers import Input, InputSpec, Layer
@@ -38,6 +41,9 @@ from fanin.optimizers import Optimizer
 from fanin.regularizers import Regularizer, penalty, regularize
 from fanin.training.compile_step import compile_step
 from fanin.training.prediction import compile_predict
+
+if not TYPE_CHECKING:  # which would then take every name for known
+    __getattr__ = explain(__name__)
 
 __version__ = "0.1.0"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from fanin import arguments
 from fanin.config import clear_session, epsilon, floatx
 from fanin.dtypes import as_dtype
+from fanin.elsewhere import explain
 from fanin.graph.symbolic import is_keras_tensor
 from fanin.layers.convert import as_tensor
 from fanin.registry import (
@@ -24,6 +25,9 @@ from fanin.registry import (
     register_keras_serializable,
     serialize,
 )
+
+if not TYPE_CHECKING:  # which would then take every name for known
+    __getattr__ = explain(__name__)
 
 CustomObjectScope = custom_object_scope
 deserialize_keras_object = deserialize

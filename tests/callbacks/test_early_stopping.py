@@ -69,3 +69,5 @@ def test_best_weights_come_back(model, data):
 def test_it_says_when_it_stops(drive, capsys):
     drive(EarlyStopping(patience=1, verbose=1), [{"val_loss": 1.0}] * 5, Counted())
     assert capsys.readouterr().out == "Epoch 2: early stopping\n"
+    drive(EarlyStopping(patience=1, verbose=1, restore_best_weights=True), [{"val_loss": 1.0}] * 5, Counted())
+    assert capsys.readouterr().out == "Epoch 2: early stopping\nEpoch 1: its weights, the best, are restored\n"

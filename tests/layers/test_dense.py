@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -191,3 +193,15 @@ def test_a_kernel_larger_than_memory_says_how_much_it_needs():
 def test_an_activation_with_weights_is_built_with_the_layer():
     model = fanin.Sequential([fanin.Input((4,)), Dense(3, activation=fanin.layers.PReLU())])
     assert model.count_params() == 4 * 3 + 3 + 3
+
+
+@pytest.mark.parametrize("activation", ["softmax", "log_softmax"])
+def test_a_softmax_over_one_unit_warns_once(activation):
+    layer = Dense(1, activation, name="kind")
+    with pytest.warns(UserWarning, match="Layer 'kind': a softmax over one unit is the same for every input"):
+        layer.build((None, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(layer(torch.randn(4, 3)).unique()) == 1  # as it says
+        Dense(2, activation).build((None, 3))
+        Dense(1, "sigmoid").build((None, 3))

@@ -1,6 +1,9 @@
 """What `fit` takes as data, and what it refuses."""
 
+import re
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -192,10 +195,41 @@ def test_class_weights():
     assert weights_of_classes(labels, {0: 2.0, 1: 0.5}).tolist() == expected
     assert weights_of_classes(torch.nn.functional.one_hot(labels), {0: 2.0, 1: 0.5}).tolist() == expected
     assert weights_of_classes(labels[:, None].float(), {0: 2.0, 1: 0.5}).tolist() == expected
+    classes = np.unique(labels.double().numpy())  # floats
+    assert weights_of_classes(labels, dict(zip(classes, (2.0, 0.5, 1.0), strict=True))).tolist() == expected
     with pytest.raises(ValueError, match="not both"):
         reader(class_weight={0: 1.0}).read(np.ones((2, 1)), np.zeros(2), np.ones(2))
     with pytest.raises(ValueError, match="class number"):
         weights_of_classes(labels, {"a": 1.0})
+    with pytest.raises(ValueError, match="class number"):
+        weights_of_classes(labels, {0.5: 1.0})
+    for given in ([1.0, 2.0], "balanced"):
+        with pytest.raises(
+            ValueError, match=f"expected a dict of class number to weight, found {re.escape(repr(given))}"
+        ):
+            weights_of_classes(labels, given)
+
+
+def test_tables_whose_columns_are_numbers_of_several_kinds():
+    """Such as bools from pandas.get_dummies beside floats, of which numpy makes an array of objects."""
+    table = pd.DataFrame({"a": [0.5, 1.5], "b": [True, False], "c": pd.array([3, 4], dtype="Int64")})
+    np.testing.assert_array_equal(reader().read(table).x.numpy(), np.float32([[0.5, 1, 3], [1.5, 0, 4]]))
+    whole = reader().read(table[["b", "c"]]).x
+    assert whole.dtype == torch.int64
+    assert whole.tolist() == [[1, 3], [0, 4]]
+    assert reader().read(table, table["c"].astype("boolean")).y.tolist() == [True, True]
+
+
+def test_tables_with_something_else_name_the_columns():
+    table = pd.DataFrame({"a": [0.5, 1.5], "city": ["Oslo", "Lima"], "when": pd.to_datetime(["2020", "2021"])})
+    with pytest.raises(
+        TypeError, match=r"x: expected columns of numbers, found 'city' \((str|object)\), 'when' \(date"
+    ):
+        reader().read(table)
+    missing = pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": [True, False]})
+    for given in (missing, missing["a"]):
+        with pytest.raises(DataError, match=r"row 1.* holds nan"):
+            reader().read(given)
 
 
 def test_x_and_y_of_a_loader_come_together():

@@ -371,6 +371,29 @@ def test_a_wrong_last_dimension_names_the_layer():
         made.fit(x[:, :4], y, verbose=0)
 
 
+@pytest.mark.parametrize("endless", [True, False])
+def test_each_validation_scores_the_same_batches_of_a_generator(endless):
+    x, y = data(64)
+    read = []
+
+    def batches():
+        while True:
+            for start in range(0, 64, 16) if endless else (0, 16):
+                read.append(start)
+                yield x[start : start + 16], y[start : start + 16]
+            if not endless:
+                return
+
+    made = model()
+    made.optimizer.learning_rate = 0.0
+    steps = {"validation_steps": 2} if endless else {}
+    history = made.fit(x, y, epochs=3, validation_data=batches(), verbose=0, **steps).history
+    assert (
+        history["val_loss"] == [pytest.approx(made.evaluate(x[:32], y[:32], verbose=0, return_dict=True)["loss"])] * 3
+    )
+    assert read == [0, 16]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fanin.callbacks.backup_and_restore import BackupAndRestore
 from fanin.callbacks.base import Callback
 from fanin.callbacks.callback_list import CallbackList
 from fanin.callbacks.csv_logger import CSVLogger
@@ -16,6 +17,7 @@ from fanin.callbacks.tensorboard import TensorBoard
 from fanin.callbacks.terminate_on_nan import TerminateOnNaN
 
 __all__ = [
+    "BackupAndRestore",
     "CSVLogger",
     "Callback",
     "CallbackList",

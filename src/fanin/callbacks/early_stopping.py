@@ -17,7 +17,7 @@ class EarlyStopping(MonitorCallback):
         monitor: which number.
         min_delta: how much better counts as better.
         patience: epochs without improvement that are put up with.
-        verbose: 1 says so when it stops.
+        verbose: 1 says so when it stops, and which weights it restores.
         mode: "min", "max" or "auto": what the metric says of itself; accuracies grow, losses shrink.
         baseline: a value that must be beaten.
         restore_best_weights: whether the model ends with the weights of its best epoch.
@@ -73,4 +73,6 @@ class EarlyStopping(MonitorCallback):
         if self.stopped_epoch and self.verbose:
             print(f"Epoch {self.stopped_epoch + 1}: early stopping")
         if self.restore_best_weights and self.best_weights is not None:
+            if self.verbose:
+                print(f"Epoch {self.best_epoch + 1}: its weights, the best, are restored")
             self.model.set_weights(self.best_weights)

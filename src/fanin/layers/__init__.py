@@ -1,6 +1,9 @@
 """Layers: the contract, Dense, the input layer, the simple layers around Dense, and a wrapper for any
 `torch.nn.Module`."""
 
+from typing import TYPE_CHECKING
+
+from fanin.elsewhere import explain
 from fanin.layers.activation import Activation
 from fanin.layers.activity_regularization import ActivityRegularization
 from fanin.layers.alpha_dropout import AlphaDropout
@@ -42,6 +45,9 @@ from fanin.layers.rms_normalization import RMSNormalization
 from fanin.layers.serialization import deserialize, serialize
 from fanin.layers.softmax import Softmax
 from fanin.layers.unit_normalization import UnitNormalization
+
+if not TYPE_CHECKING:  # which would then take every name for known
+    __getattr__ = explain(__name__)
 
 __all__ = [
     "ELU",

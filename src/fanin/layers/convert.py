@@ -16,12 +16,15 @@ from fanin.layers.devices import device_of
 def as_tensor(value: Any, who: str = "input") -> torch.Tensor:
     """A tensor from a tensor, a numpy array, a number, or nested lists; numpy memory is shared where torch can.
 
-    Raises TypeError for objects, strings and dates, naming `who`.
+    Columns of numbers and bools in one of pandas' tables become numbers of one dtype, floats where one is missing.
+    Raises TypeError for objects, strings and dates, naming `who` and the columns.
     """
     if isinstance(value, torch.Tensor):
         return value
     try:
         array = np.asarray(value)
+        if array.dtype.kind == "O" and hasattr(value, "dtypes"):
+            array = _from_table(value, who)
     except ValueError as error:
         raise TypeError(f"{who}: expected an array of numbers, found rows of different lengths: {error}") from None
     if array.dtype.kind not in "biufc":
@@ -35,6 +38,20 @@ def as_tensor(value: Any, who: str = "input") -> torch.Tensor:
     if any(stride < 0 for stride in array.strides) or not (array.flags.writeable and array.flags.aligned):
         array = array.copy()  # torch takes neither negative strides nor read-only or unaligned memory
     return torch.from_numpy(array)
+
+
+def _from_table(table: Any, who: str) -> np.ndarray[Any, Any]:
+    """The numbers of a DataFrame or Series whose columns differ in their dtype, or in which some are missing."""
+    dtypes = dict(table.dtypes) if table.ndim == 2 else {table.name: table.dtypes}
+    others = [f"{name!r} ({dtype})" for name, dtype in dtypes.items() if dtype.kind not in "biufc"]
+    if others:
+        raise TypeError(
+            f"{who}: expected columns of numbers, found {', '.join(others[:5])}{' ...' if others[5:] else ''}. "
+            "Turn them into numbers, or leave them out."
+        )
+    has_floats = any(dtype.kind in "fc" for dtype in dtypes.values()) or bool(np.any(table.isna()))
+    found: np.ndarray[Any, Any] = table.to_numpy(np.float64 if has_floats else np.int64, na_value=np.nan)
+    return found
 
 
 def tensors_on(tree: Any, device: torch.device, who: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -129,6 +130,12 @@ class Dense(LowRankLayer):
         if not shape or shape[-1] is None:
             raise ValueError(
                 f"Layer {self.name!r}: the last dimension of the input must be known to make the kernel, found {shape}."
+            )
+        if self.units == 1 and self.activation in (activations.softmax, activations.log_softmax):
+            warnings.warn(
+                f"Layer {self.name!r}: a softmax over one unit is the same for every input, so nothing is learned. For "
+                "two classes take activation='sigmoid', or two units.",
+                stacklevel=2,
             )
         self._fill_all(int(shape[-1]))
         self.input_spec = InputSpec(min_ndim=2, axes={-1: int(shape[-1])})

@@ -106,9 +106,11 @@ def infer_call(
         if says_shape:
             return layer._output_specs(args, kwargs), None, None
         shapes = ", ".join(f"{symbol.name}: {symbol.shape}" for symbol in symbols_in((args, kwargs)))
+        advice = "If its `call` cannot run without values, give it a compute_output_shape method."
+        if isinstance(error, AttributeError) and str(error.name).startswith("assign"):
+            advice = "A weight is a tensor: copy_, add_ and sub_ are assign, assign_add and assign_sub."
         raise ValueError(
-            f"Layer {layer.name!r} could not be tried on symbolic tensors ({shapes}): {error}. "
-            "If its `call` cannot run without values, give it a compute_output_shape method."
+            f"Layer {layer.name!r} could not be tried on symbolic tensors ({shapes}): {error}. {advice}"
         ) from error
     return specs, trial, records[0]
 

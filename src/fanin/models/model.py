@@ -45,6 +45,7 @@ class Model(Compiling):
     """
 
     stop_training = stop_evaluating = stop_predicting = False  # set by callbacks: fit, evaluate, predict then end
+    _initial_epoch = _initial_batch = 0  # where fit begins; a callback's `on_train_begin` may set them
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Model:
         """`Model(inputs, outputs)` makes a `Functional`."""
@@ -106,7 +107,8 @@ class Model(Compiling):
             verbose: 0 silent, 1 a bar ("auto"), 2 one line for each epoch; without a terminal, plain lines.
             callbacks: one or more Callback objects; torch's learning-rate schedulers too, which step after each epoch.
             validation_split: the last fraction of the arrays is held out, before shuffling.
-            validation_data: (x, y), (x, y, sample_weight), a DataLoader or a Dataset.
+            validation_data: (x, y), (x, y, sample_weight), a DataLoader, a Dataset, or a generator, whose batches are
+                kept and scored again; an endless one needs `validation_steps`.
             shuffle: arrays in a new order each epoch.
             class_weight: class -> weight; a class that is missing weighs 1.
             sample_weight: one weight for each row.
@@ -289,7 +291,7 @@ class Model(Compiling):
         """Write the prediction to an ONNX file with a dynamic batch; needs `pip install 'fanin[onnx]'`.
 
         Args:
-            filepath: a path that ends in ".onnx".
+            filepath: the file, "model.onnx"; Keras's export makes a folder unless told otherwise.
             format: "onnx".
             **kwargs: as for `fanin.formats.onnx.export_onnx`.
         """

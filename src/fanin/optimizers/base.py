@@ -19,6 +19,11 @@ from fanin.optimizers.rounds import Round, Rounds
 from fanin.optimizers.state import State
 from fanin.optimizers.store import ByWeight, SlotStore
 
+_OF_KERAS_1 = {
+    "lr": "The rate is learning_rate.",
+    "decay": "A rate that falls is a schedule: learning_rate=fanin.optimizers.schedules.InverseTimeDecay(...).",
+}
+
 
 class Optimizer(State, Rounds):
     """Base of all optimizers; the update itself is in `Update`.
@@ -65,7 +70,8 @@ class Optimizer(State, Rounds):
         **kwargs: Any,
     ):
         if kwargs:
-            raise ValueError(f"{type(self).__name__} does not know the argument {', '.join(map(repr, kwargs))}.")
+            known = "".join(f" {_OF_KERAS_1[name]}" for name in kwargs if name in _OF_KERAS_1)
+            raise ValueError(f"{type(self).__name__} does not know the argument {', '.join(map(repr, kwargs))}.{known}")
         clips = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
         given = {what: arguments.number(what, value, ends="()") for what, value in clips.items() if value is not None}
         if len(given) > 1:

@@ -90,7 +90,8 @@ class Arrays:
 
 
 class Stream:
-    """Batches from a DataLoader, a Dataset or a generator. A generator goes on where the last epoch stopped.
+    """Batches from a DataLoader, a Dataset or a generator. A generator goes on where the last epoch stopped, unless its
+    batches are kept.
 
     `check` is called with each batch and where it stands ("batch 3") before it is given out, but not with one of a
     generator that `peek` gave.
@@ -102,6 +103,7 @@ class Stream:
         self._once = iter(source) is source
         self._waiting: list[Batch] = []
         self._first: Batch | None = None  # what `peek` gave
+        self._kept: list[Batch] | None = None
         self.check: Callable[[Batch, str], None] = lambda batch, where: None
         self._running = iter(source) if self._once else None
 
@@ -117,9 +119,25 @@ class Stream:
                 self._waiting.append(self._first)
         return self._first
 
+    def keep(self) -> Stream:
+        """From now on the batches of a generator are kept, and each epoch begins with the first again."""
+        if self._once:
+            self._kept = []
+        return self
+
     def batches(self) -> Iterator[Batch]:
         """One epoch."""
-        number = len(self._waiting)
+        if self._kept is None:
+            yield from self._read()
+            return
+        yield from self._kept
+        for batch in self._read(len(self._kept)):
+            self._kept.append(batch)
+            yield batch
+
+    def _read(self, number: int = 0) -> Iterator[Batch]:
+        """What was not read yet, the next batch with this number."""
+        number += len(self._waiting)
         while self._waiting:
             yield self._waiting.pop()
         for item in self._running if self._running is not None else iter(self._source):

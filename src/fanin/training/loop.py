@@ -57,18 +57,21 @@ def fit(
     hooks = CallbackList([*(one for one in as_list(callbacks) if one is not history), history], model=model, **params)
     progress = Progress(verbose, epochs)
     model.stop_training = False
+    model._initial_epoch, model._initial_batch = initial_epoch, 0
     model.history = history
     batches = ready.endless(data, size, shuffle) if steps_per_epoch is not None else None
     reuse = not overrides(model, "train_step")
     logs: Logs = {}
     try:
         hooks.call("on_train_begin", {})
-        for epoch in range(initial_epoch, epochs):
+        done = model._initial_batch  # of the first epoch
+        for epoch in range(model._initial_epoch, epochs):
             hooks.call("on_epoch_begin", epoch, {})
             progress.begin(f"Epoch {epoch + 1}/{epochs}", steps)
             source = ready.batches(data, size, shuffle, reuse=reuse) if batches is None else islice(batches, steps)
             with _train_mode(model), flush_denormals():
-                logs = _train_epoch(trainer, source, hooks, progress)
+                logs = _train_epoch(trainer, source, hooks, progress, done)
+            done = 0
             if held_out is not None and validates(epoch + 1):
                 found = _run_test(trainer, ready.batches(held_out, held_size, False, validation_steps), hooks, None)
                 logs |= {f"val_{name}": value for name, value in found.items()}
@@ -84,10 +87,10 @@ def fit(
     return history
 
 
-def _train_epoch(trainer: Trainer, source: Iterator[Batch], hooks: CallbackList, progress: Progress) -> Logs:
+def _train_epoch(trainer: Trainer, source: Iterator[Batch], hooks: CallbackList, progress: Progress, done: int) -> Logs:
     trainer.begin_pass()
     begins, ends = hooks.wants("on_train_batch_begin"), hooks.wants("on_train_batch_end")
-    for number, batch in enumerate(source):
+    for number, batch in enumerate(islice(source, done, None), done):
         if begins:
             hooks.call("on_train_batch_begin", number, {})
             trainer.look()

@@ -191,7 +191,9 @@ def weights_of_classes(targets: Any, class_weight: Mapping[int, float]) -> torch
     """A weight for each row from its class: the argmax of one-hot rows, else the label; classes not named weigh 1."""
     if not isinstance(targets, torch.Tensor):
         raise ValueError("class_weight needs one array of targets.")
-    if not all(isinstance(key, (int, np.integer)) for key in class_weight):
+    if not isinstance(class_weight, Mapping):
+        raise ValueError(f"class_weight: expected a dict of class number to weight, found {class_weight!r}.")
+    if not all(_is_whole(key) for key in class_weight):
         raise ValueError(f"class_weight: expected a dict of class number to weight, found keys {list(class_weight)}.")
     one_hot = targets.dim() > 1 and targets.shape[-1] > 1
     if not one_hot and targets.numel() != targets.shape[0]:
@@ -202,3 +204,8 @@ def weights_of_classes(targets: Any, class_weight: Mapping[int, float]) -> torch
     for label, weight in class_weight.items():
         weights[labels == int(label)] = float(weight)
     return weights
+
+
+def _is_whole(key: Any) -> bool:
+    """Whether this is a class: 1, or 1.0 as in numpy.unique of labels that are floats."""
+    return isinstance(key, (int, np.integer)) or (isinstance(key, (float, np.floating)) and float(key).is_integer())

@@ -32,9 +32,11 @@ def reader(
 
 
 def validation(model: Any, size: int, given: Any) -> Arrays | Stream:
-    """The data of `validation_data`: (x, y) or (x, y, sample_weight), or what can be iterated over."""
+    """The data of `validation_data`: (x, y) or (x, y, sample_weight), or what can be iterated over. Each validation
+    scores the same batches, also of a generator."""
     found = reader(model, None, size)
-    return found.read(*given) if isinstance(given, (tuple, list)) else found.read(given)
+    read = found.read(*given) if isinstance(given, (tuple, list)) else found.read(given)
+    return read.keep() if isinstance(read, Stream) else read
 
 
 def validates(frequency: Any) -> Callable[[int], bool]:
@@ -52,7 +54,10 @@ def trainer(model: Any, compiled: Compiled, data: Arrays | Stream, name: str, tr
     if trains and not compiled.has_optimizer and not overrides(model, "train_step"):
         raise ValueError(f"Model {model.name!r} was compiled without an optimizer: it can be evaluated, not trained.")
     if y is None and compiled.has_loss:
-        raise DataError(f"{name} is missing: the loss needs targets.")
+        raise DataError(
+            f"{name} is missing: the loss needs targets. x and y are two arguments, unless a DataLoader, a Dataset or "
+            "a generator gives batches (x, y)."
+        )
     if isinstance(data, Arrays) and data.rows == 0:
         raise DataError(f"The data is empty: there is nothing to {'train on' if trains else 'evaluate'}.")
     if not model.built:

@@ -32,6 +32,8 @@ _RESTLESS = {
     "stop_training",
     "stop_evaluating",
     "stop_predicting",
+    "_initial_epoch",
+    "_initial_batch",
     "_trainer",
     "_loss_tracker",
     "_compiled_with",

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from fanin import arguments
 from fanin.callbacks.base import Callback, Logs
 from fanin.errors import FormatError
 from fanin.layers.seed import Seed
@@ -68,7 +69,7 @@ class BackupAndRestore(Callback):
             raise ValueError("BackupAndRestore: backup_dir is empty, expected the path of a folder.")
         if save_freq == "epoch":
             self.idle = (BackupAndRestore.on_train_batch_begin,)
-        elif isinstance(save_freq, bool) or not isinstance(save_freq, int) or save_freq < 1:
+        elif not arguments.is_whole(save_freq, 1):
             raise ValueError(
                 f"BackupAndRestore: save_freq must be 'epoch' or a number of batches, found {save_freq!r}."
             )

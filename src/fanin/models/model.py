@@ -179,10 +179,7 @@ class Model(Compiling):
             deterministic: whether a row's outputs shall be the same bits whatever rows stand beside it. Rows then go
                 in tiles of 32, also a single one, or one by one where products need it: several times as long.
         """
-        return loop.predict(
-            self, x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=callbacks, out=out,
-            deterministic=deterministic,
-        )  # fmt: skip
+        return loop.predict(self, x, batch_size, verbose, steps, callbacks, out, deterministic)
 
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False

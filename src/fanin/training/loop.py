@@ -148,7 +148,7 @@ def _run_test(trainer: Trainer, source: Iterator[Batch], hooks: CallbackList, pr
 
 
 def predict(
-    model: Any, x: Any, *, batch_size: int | None, verbose: Any, steps: int | None, callbacks: Any, out: Any = None,
+    model: Any, x: Any, batch_size: int | None, verbose: Any, steps: int | None, callbacks: Any, out: Any = None,
     deterministic: bool = False,
 ) -> Any:  # fmt: skip
     """Outputs for x; see `Model.predict`."""
@@ -156,7 +156,7 @@ def predict(
     own: Prediction | None = model.__dict__.get("_prediction")
     small = type(x) is np.ndarray and x.ndim > 0 and 0 < x.shape[0] <= size
     plain = small and callbacks is None and steps is None and out is None and verbose == 0 and not deterministic
-    if plain and own is not None and (found := predicting.quickly(own, x)) is not None:
+    if plain and own is not None and (found := own.quickly(x)) is not None:
         return found
     data = ready.reader(model, None, size, finite=False, stays=False).read(x)
     hooks = CallbackList(callbacks, model=model, epochs=1, steps=ready.steps(data, size, steps), verbose=verbose)

@@ -24,16 +24,6 @@ Array = np.ndarray[Any, Any]
 _WORTH_A_LOOK = 8192  # rows; below, to find out takes longer than it saves
 
 
-def quickly(prediction: Prediction, x: Any) -> Any:
-    """The outputs for one small float32 array, by the shortest way; None if it has to go the long one."""
-    found = prediction.known(x)
-    if found is None:
-        return None
-    run, structure = found
-    results = run(x)
-    return results[0] if structure.is_leaf() else pytree.tree_unflatten(results, structure)
-
-
 def rows_of_a_run(prediction: Prediction, data: Arrays | Stream, batch_size: int, is_free: bool) -> int:
     """Rows to work on at once: `batch_size`, or what suits the caches where any number of rows gives the same.
 

@@ -27,7 +27,7 @@ from fanin.training.traceable import nothing_moves
 from fanin.training.uncopied import Uncopied
 from fanin.training.watch import Watch
 
-_MOST_SHAPES = 32  # that are known to `known`
+_MOST_SHAPES = 32  # that `quickly` finds
 ForArray = Callable[[Any], list[Any]]
 _FLOAT32 = np.dtype(np.float32)
 # Rows in one run, where any number gives the same: what the widest value of a run takes then fits the caches of a CPU;
@@ -68,7 +68,7 @@ class Prediction(Uncopied):
     def look(self) -> None:
         """Forget the programs if the module changed since they were made."""
         with self._lock:
-            if self._watch is None or not self._watch.stands_for_calls() or not self._watch.lies_as_it_lay():
+            if self._watch is None or not self._watch.stands_for_outputs() or not self._watch.lies_as_it_lay():
                 self._programs.clear()
                 self._by_shape.clear()
                 self._at_once.clear()
@@ -77,17 +77,19 @@ class Prediction(Uncopied):
         for program in programs:
             program.prepare()
 
-    def known(self, x: Any) -> tuple[ForArray, Any] | None:
-        """What takes a single array of a shape that came before, if the module is as it was and in eval mode, and the
-        structure of what it returns."""
+    def quickly(self, x: Any) -> Any:
+        """The outputs for a single array of a shape that was remembered, by the shortest way; None if it has to go the
+        long one: the module is not as it was, or not in eval mode."""
         found = self._by_shape.get(x.shape) if x.dtype is _FLOAT32 and x.flags.c_contiguous else None
         watch = self._watch
-        if found is None or watch is None or not watch.stands_for_calls() or watch.trains() or rows_key() is not None:
+        if found is None or watch is None or not watch.stands_for_outputs() or watch.trains() or rows_key() is not None:
             return None
-        return found
+        run, structure = found
+        results = run(x)
+        return results[0] if structure is None else pytree.tree_unflatten(results, structure)
 
     def remember(self, x: Any) -> None:
-        """Let `known` find the program of this array."""
+        """Let `quickly` find the program of this array."""
         on_cpu = device_of(self.module).type == "cpu"
         found = self.program(as_tensor(x)) if x.dtype == _FLOAT32 and on_cpu else None
         if found is None or rows_key() is not None:
@@ -97,7 +99,8 @@ class Prediction(Uncopied):
         if all(result.dtype != torch.bfloat16 for result in found[0].results):
             if len(self._by_shape) >= _MOST_SHAPES:
                 self._by_shape.clear()
-            self._by_shape[x.shape] = for_array(found[0]), found[1]
+            program, structure = found
+            self._by_shape[x.shape] = for_array(program), None if structure.is_leaf() else structure
 
     @property
     def programs(self) -> list[Program]:
@@ -183,7 +186,7 @@ class Prediction(Uncopied):
 
     def _still_stands(self) -> None:
         """RuntimeError if the module of a snapshot has changed: another program would be one of another model."""
-        if self._watch is not None and not self._watch.stands_for_calls():
+        if self._watch is not None and not self._watch.stands_for_outputs():
             what = self._watch.difference() or "something"
             raise RuntimeError(
                 f"compile_predict: inputs of another shape came first after a change of the module ({what}). Call "

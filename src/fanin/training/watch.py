@@ -5,12 +5,13 @@ another value is found: to attributes of modules, of their regularizers and cons
 one's own that are attributes, to places in lists, dicts and sets that are, and to what lies within these (see
 `within.py`). `__slots__`, classes that are no longer those of any object, and numbers in numpy arrays are not seen.
 
-Before every step, `stands` compares whole tuples, in C; `difference` then says in words what it was.
+Before every step, `stands` compares whole tuples, in C; `difference` then says in words what it was. Outputs depend on
+less: `stands_for_outputs`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from operator import attrgetter, is_, itemgetter
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch.nn.parameter import is_lazy
 from fanin.layers.layer import Layer
 from fanin.training.contents import KINDS, Contents, Place
 from fanin.training.referenced import Referenced, attributes_of
+from fanin.training.tuples import ByOwner, Tuples
 from fanin.training.within import REGISTRIES, class_attributes, containers_within, functions_of, helpers_of
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
@@ -45,6 +47,11 @@ _RESTLESS = {
     "_weight_places",
     "_chain",
     "_prediction",
+}
+# What outputs do not depend on, unless code of one's own reads it.
+_ABOUT_TRAINING = {
+    *("_trainable", "activity_regularizer", REGULARIZERS, CONSTRAINTS, "_kernel_regularizer", "_bias_regularizer"),
+    *("_kernel_constraint", "_bias_constraint", "_embeddings_regularizer", "_embeddings_constraint", "_lock"),
 }
 _ABOUT_THE_PAST = {"name", "built", "inbound_nodes", "batch_input_shape", "kernel_initializer", "bias_initializer"}
 # Dicts and lists that are looked at in another way, or change only when parts do.
@@ -90,6 +97,10 @@ class Watch:
         )
         self._parts = list(module.modules())
         self._types = [type(part) for part in self._parts]
+        dicts = [part.__dict__ for part in self._parts]
+        in_dicts = all("training" in one for one in dicts)  # not so in TorchScript's modules
+        self._mode: Any = itemgetter("training") if in_dicts else _TRAINING
+        self._with_modes: list[Any] = dicts if in_dicts else self._parts
         self._helpers = helpers_of(self._parts, beside)
         read = Referenced([*self._parts, *self._helpers, *functions_of(self._parts), *beside])
         self._attributes = [
@@ -111,7 +122,7 @@ class Watch:
         self._contents = Contents([*containers_within(one for one in containers if one[1] not in _LOOKED_AT)])
         shared = class_attributes((*self._parts, *self._helpers))
         self._shared = [place for place in shared if read.is_named(place[1])]
-        self._reads = read.reads
+        self._reads, self._is_named = read.reads, read.is_named  # the names of code of one's own
         registries = [part.__dict__.get(name) for part in self._parts for name in REGISTRIES]
         self._sizes = [(registry, len(registry)) for registry in registries if registry is not None]
         self._weights = [
@@ -150,7 +161,8 @@ class Watch:
 
     def _arrange(self) -> None:
         """The same facts in tuples, for `stands`."""
-        by_owner: dict[int, tuple[Mapping[str, Any], dict[str, Any]]] = {}
+        outputs: ByOwner = {}
+        training: ByOwner = {}
         self._absent = []
         single = []  # what equals others without being them
         for own, name, value in (*self._attributes, *self._empty_places, *self._members, *self._rules):
@@ -159,13 +171,12 @@ class Watch:
             elif issubclass(type(value), (Tensor, np.ndarray)):
                 single.append((own, name, value))
             else:
-                by_owner.setdefault(id(own), (own, {}))[1][name] = value
+                is_read = self._is_named(name) or self._is_named(name.strip("_"))  # by its property
+                group = training if name in _ABOUT_TRAINING and not is_read else outputs
+                group.setdefault(id(own), (own, {}))[1][name] = value
         for kind, name, value in self._shared:
-            by_owner.setdefault(id(kind), (vars(kind), {}))[1][name] = value
-        self._tuples = [
-            (itemgetter(*values, next(iter(values))), own, (*values.values(), next(iter(values.values()))))
-            for own, values in by_owner.values()
-        ]
+            outputs.setdefault(id(kind), (vars(kind), {}))[1][name] = value
+        self._for_outputs, self._for_training = Tuples(outputs), Tuples(training)
         self._dicts = [own for _, own, _ in self._names_of]
         self._counts = [*map(len, self._dicts)]
         single += [(own, name, weight) for own, name, weight, *_ in self._weights]
@@ -187,17 +198,16 @@ class Watch:
 
     def stands(self) -> bool:
         """Whether everything is as it was."""
-        if not self.stands_for_calls() or not self.lies_as_it_lay():
+        if not self.stands_for_outputs() or not self._for_training.stand() or not self.lies_as_it_lay():
             return False
         is_unhooked = [*map(_TRAINED_WITHOUT_HOOKS, self._tensors)] == self._unhooked
         return is_unhooked or [*map(_gradient, self._tensors)] == self._gradients
 
-    def stands_for_calls(self) -> bool:
-        """Whether all that calls without gradients depend on is as it was."""
+    def stands_for_outputs(self) -> bool:
+        """Whether all that outputs in eval mode depend on is as it was."""
         try:
-            for getter, own, values in self._tuples:
-                if getter(own) != values:
-                    return False
+            if not self._for_outputs.stand():
+                return False
             for own, name in self._absent:
                 if name in own:
                     return False
@@ -214,7 +224,7 @@ class Watch:
                 and (not self._closures or all(map(is_, map(_VALUE, self._closures), self._closed)))
                 and (not self._lazy or all(map(is_lazy, self._lazy)))
             )
-        except Exception:  # something is gone, or cannot be compared: whatever an `__eq__` of the user's raises
+        except Exception:  # something is gone
             return False
 
     def lies_as_it_lay(self) -> bool:
@@ -301,8 +311,8 @@ class Watch:
 
     def modes(self) -> tuple[bool, ...]:
         """Which parts are in train mode."""
-        return tuple(map(_TRAINING, self._parts))
+        return tuple(map(self._mode, self._with_modes))
 
     def trains(self) -> bool:
         """Whether any part is in train mode."""
-        return True in map(_TRAINING, self._parts)
+        return True in map(self._mode, self._with_modes)

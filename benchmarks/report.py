@@ -47,6 +47,8 @@ Each peer runs in a process of its own, in turn, with the same data, first weigh
 within a round; shown are the median over the rounds, the least and the largest. Slow peers take part in a third of the
 rounds. "faster" names who was faster in every round. The share is that of the machine's limit: the counted products at
 the best rate that one of them reaches alone, or copying the bytes that have to move, whichever takes longer.
+
+Others share the machine, and slow it down for minutes: where least and largest lie far apart, the median says little.
 """
 
 

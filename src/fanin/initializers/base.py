@@ -21,6 +21,7 @@ class Initializer:
 
     A plain function of (shape, dtype) serves as well.
 
+    >>> import math
     >>> class Ramp(Initializer):
     ...     def __call__(self, shape, dtype=None):
     ...         return torch.arange(math.prod(shape), dtype=dtype).reshape(shape)

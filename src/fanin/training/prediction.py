@@ -46,7 +46,7 @@ class Prediction(Uncopied):
         is_snapshot: whether weights are copied once, for good.
 
     A program reads the module's own weights. What is computed from weights alone, such as casts, is kept from one
-    `look` to the next; `look` also finds all other changes of the module.
+    `revalidate` to the next, which also finds all other changes of the module.
     """
 
     def __init__(

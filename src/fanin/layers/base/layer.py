@@ -1,9 +1,9 @@
 """The layer contract of Keras, as an ordinary `torch.nn.Module`.
 
 A call runs through `forward`. Ten parts, each in a file of its own, make up the rest of the contract: `variables.py`
-(weights), `adding.py` (`add_weight`), `building.py` (when), `described.py` (configs), `moving.py` (dtype, device),
-`masked.py` (masks), `ledger.py` (losses, updates), `history.py` (symbolic calls), `copies.py` (deepcopy, pickle,
-state_dict) and `attributes.py` (what `layer.name` finds and `layer.name = value` does).
+(weights), `weight_creation.py` (`add_weight`), `building.py` (when), `layer_config.py` (configs),
+`dtype_and_device.py`, `mask_support.py` (masks), `ledger.py` (losses, updates), `history.py` (symbolic calls),
+`copies.py` (deepcopy, pickle, state_dict) and `attributes.py` (what `layer.name` finds and `layer.name = value` does).
 """
 
 from __future__ import annotations

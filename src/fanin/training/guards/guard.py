@@ -3,9 +3,9 @@
 A program holds what Python had at that time: a dropout rate, an activation, which weights train. Every assignment of
 another value is found: to attributes of modules, of their regularizers and constraints, of the loss, of objects of
 one's own that are attributes, to places in lists, dicts and sets that are, and to what lies within these (see
-`within.py`). `__slots__`, classes that are no longer those of any object, and numbers in numpy arrays are not seen.
+`reachable.py`). `__slots__`, classes that are no longer those of any object, and numbers in numpy arrays are not seen.
 
-Before every step, `stands` compares whole tuples, in C; `difference` then says in words what it was. Outputs depend on
+Before every step, `holds` compares whole tuples, in C; `difference` then says in words what it was. Outputs depend on
 less: `holds_for_outputs`.
 """
 
@@ -160,7 +160,7 @@ class Guard:
         self._arrange()
 
     def _arrange(self) -> None:
-        """The same facts in tuples, for `stands`."""
+        """The same facts in tuples, for `holds`."""
         outputs: ByOwner = {}
         training: ByOwner = {}
         self._absent = []

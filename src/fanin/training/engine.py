@@ -19,7 +19,8 @@ from fanin.training.backoff import Backoff
 from fanin.training.compiling import AnyProgram, Compiler, Notes
 from fanin.training.data import Batch
 from fanin.training.fallback_reasons import reason_for, warn_of
-from fanin.training.guards.guard import Guard, has_hooks
+from fanin.training.guards.guard import Guard
+from fanin.training.guards.weight_guard import has_hooks
 from fanin.training.locks import lock_of
 from fanin.training.program_cache import ProgramCache
 from fanin.training.step import Step

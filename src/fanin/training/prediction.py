@@ -68,7 +68,7 @@ class Prediction(Uncopied):
     def revalidate(self) -> None:
         """Forget the programs if the module changed since they were made."""
         with self._lock:
-            if self._guard is None or not self._guard.holds_for_outputs() or not self._guard.memory_is_the_same():
+            if self._guard is None or not self._guard.holds_for_outputs() or not self._guard.strides_hold():
                 self._programs.clear()
                 self._by_shape.clear()
                 self._at_once.clear()

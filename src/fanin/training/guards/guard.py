@@ -16,15 +16,14 @@ from operator import attrgetter, is_, itemgetter
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from fanin.layers.base.layer import Layer
 from fanin.training.guards.attribute_guard import AttributeGuard, ByOwner
 from fanin.training.guards.container_guard import KINDS, ContainerGuard, Place
 from fanin.training.guards.reachable import REGISTRIES, class_attributes, containers_within, functions_of, helpers_of
 from fanin.training.guards.references import References, attributes_of
+from fanin.training.guards.weight_guard import WeightGuard
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
 # What calls change by themselves, or what says nothing about the computation. `training` is part of a program's key.
@@ -58,27 +57,6 @@ _ABOUT_THE_PAST = {"name", "built", "inbound_nodes", "batch_input_shape", "kerne
 _LOOKED_AT = {*REGISTRIES, "_given", "_operations", "_taken"}
 _TRAINING = attrgetter("training")
 _VALUE = attrgetter("cell_contents")
-
-
-def has_hooks(weight: Tensor) -> bool:
-    """Whether functions were registered to be called with the gradient of a weight."""
-    return bool(weight._backward_hooks) or bool(getattr(weight, "_post_accumulate_grad_hooks", None))
-
-
-def _gradient(weight: Tensor) -> tuple[bool, bool]:
-    """Whether a weight trains, and whether functions see its gradient."""
-    return weight.requires_grad, has_hooks(weight)
-
-
-# The same in C for weights that never had hooks; a dict of hooks that is there may be empty.
-_TRAINED_WITHOUT_HOOKS = attrgetter("requires_grad", "_backward_hooks", "_post_accumulate_grad_hooks")
-
-
-def _address(weight: Tensor) -> int | None:
-    """Where a weight lies; None for one that is not made yet, 0 for one in several pieces, as sparse tensors are."""
-    if is_lazy(weight):
-        return None
-    return weight.data_ptr() if weight.layout == torch.strided else 0
 
 
 class Guard:
@@ -125,20 +103,7 @@ class Guard:
         self._reads, self._is_named = read.reads, read.is_named  # the names of code of one's own
         registries = [part.__dict__.get(name) for part in self._parts for name in REGISTRIES]
         self._sizes = [(registry, len(registry)) for registry in registries if registry is not None]
-        self._weights = [
-            (
-                registry,
-                name,
-                weight,
-                weight.requires_grad,
-                has_hooks(weight),
-                _address(weight),
-            )
-            for part in self._parts
-            for registry in (part._parameters, part._buffers)
-            for name, weight in registry.items()
-            if weight is not None
-        ]
+        self._weights = WeightGuard(self._parts)
         self._members = [
             (registry, name, member)
             for part in self._parts
@@ -179,7 +144,6 @@ class Guard:
         self._for_outputs, self._for_training = AttributeGuard(outputs), AttributeGuard(training)
         self._dicts = [own for _, own, _ in self._names_of]
         self._counts = [*map(len, self._dicts)]
-        single += [(own, name, weight) for own, name, weight, *_ in self._weights]
         self._owners, self._names, self._values = (
             ([*column] for column in zip(*single, strict=True)) if single else [[]] * 3
         )
@@ -187,21 +151,15 @@ class Guard:
         filled = [(registry, size) for registry, size in self._sizes if size]
         self._filled, self._lengths = [registry for registry, _ in filled], [size for _, size in filled]
         self._closures, self._closed = [cell for cell, *_ in self._cells], [value for *_, value in self._cells]
-        tensors = [weight for _, _, weight, *_ in self._weights]
-        self._lazy = [weight for weight in tensors if is_lazy(weight)]
-        self._placed = [weight for weight in tensors if not is_lazy(weight) and weight.layout == torch.strided]
-        self._addresses = [*map(Tensor.data_ptr, self._placed)]
-        self._numbers, self._gapless = [*map(Tensor.numel, self._placed)], [*map(Tensor.is_contiguous, self._placed)]
-        self._gradients = [*map(_gradient, tensors)]
-        self._tensors = tensors
-        self._unhooked = [(trains, None, None) for trains, _ in self._gradients]
 
     def holds(self) -> bool:
         """Whether everything is as it was."""
-        if not self.holds_for_outputs() or not self._for_training.holds() or not self.memory_is_the_same():
-            return False
-        is_unhooked = [*map(_TRAINED_WITHOUT_HOOKS, self._tensors)] == self._unhooked
-        return is_unhooked or [*map(_gradient, self._tensors)] == self._gradients
+        return (
+            self.holds_for_outputs()
+            and self._for_training.holds()
+            and self._weights.strides_hold()
+            and self._weights.gradients_hold()
+        )
 
     def holds_for_outputs(self) -> bool:
         """Whether all that outputs in eval mode depend on is as it was."""
@@ -215,21 +173,19 @@ class Guard:
                 [*map(type, self._parts)] == self._types
                 and not any(self._empty)
                 and [*map(len, self._filled)] == self._lengths
-                and all(map(is_, map(dict.get, self._owners, self._names), self._values))
-                and [*map(Tensor.data_ptr, self._placed)] == self._addresses
-                and [*map(Tensor.numel, self._placed)] == self._numbers  # `weight.data = weight.data[:5]`
+                and self._weights.holds()
+                and (not self._values or all(map(is_, map(dict.get, self._owners, self._names), self._values)))
                 and ([*map(len, self._dicts)] == self._counts or self._has_no_new_names())
                 and self._containers.holds()
                 and (not self._hidden or [*map(_TRAINING, self._hidden)] == self._hidden_modes)
                 and (not self._closures or all(map(is_, map(_VALUE, self._closures), self._closed)))
-                and (not self._lazy or all(map(is_lazy, self._lazy)))
             )
         except Exception:  # something is gone
             return False
 
-    def memory_is_the_same(self) -> bool:
-        """Whether no weight is turned on its own memory, `weight.data = weight.data.t()`: too rare for every call."""
-        return [*map(Tensor.is_contiguous, self._placed)] == self._gapless
+    def strides_hold(self) -> bool:
+        """Whether no weight is turned on its own memory."""
+        return self._weights.strides_hold()
 
     def _has_no_new_names(self) -> bool:
         """Whether no object has an attribute that it did not have and that calls may read."""
@@ -260,12 +216,8 @@ class Guard:
         for registry, size in self._sizes:
             if len(registry) != size:
                 return f"what belongs to {self._owner(registry)}"
-        for registry, name, weight, trains, hooked, address in self._weights:
-            is_same = registry.get(name) is weight and weight.requires_grad is trains and has_hooks(weight) is hooked
-            if not is_same or (is_lazy(weight) if address is not None else not is_lazy(weight)):
-                return f"the weight {name!r} of {self._owner(registry)}"
-            if address is not None and _address(weight) != address:
-                return f"the memory of the weight {name!r} of {self._owner(registry)}"
+        for registry, what in self._weights.moved():
+            return f"{what} of {self._owner(registry)}"
         return None
 
     def _owner(self, registry: Any) -> str:

@@ -39,8 +39,8 @@ from fanin.missing_names import explain
 from fanin.models import Model, Sequential
 from fanin.optimizers import Optimizer
 from fanin.regularizers import Regularizer, penalty, regularize
+from fanin.training.compile_predict import compile_predict
 from fanin.training.compile_step import compile_step
-from fanin.training.prediction import compile_predict
 
 if not TYPE_CHECKING:  # which would then take every name for known
     __getattr__ = explain(__name__)

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fanin.kernels.rows import rows_key, rows_tensors, with_rows_tensors
-from fanin.layers.base.convert import as_tensor, tensors_on
+from fanin.layers.base.convert import as_tensor
 from fanin.layers.base.devices import device_of
 from fanin.layers.base.modes import in_eval_mode
-from fanin.layers.base.variables import to_numpy
 from fanin.program import Program
 from fanin.program.effects import tensors_of
 from fanin.program.passes import FOR_GOOD, UNTIL_PREPARED, TracedPass
@@ -29,7 +28,7 @@ from fanin.training.uncopied import Uncopied
 
 _MOST_SHAPES = 32  # that `quickly` finds
 ForArray = Callable[[Any], list[Any]]
-_FLOAT32 = np.dtype(np.float32)
+FLOAT32 = np.dtype(np.float32)
 # Rows in one run, where any number gives the same: what the widest value of a run takes then fits the caches of a CPU;
 # other devices get more to do at once.
 _NUMBERS_AT_ONCE = 1 << 20
@@ -80,7 +79,7 @@ class Prediction(Uncopied):
     def quickly(self, x: Any) -> Any:
         """The outputs for a single array of a shape that was remembered, by the shortest way; None if it has to go the
         long one: the module is not as it was, or not in eval mode."""
-        found = self._by_shape.get(x.shape) if x.dtype is _FLOAT32 and x.flags.c_contiguous else None
+        found = self._by_shape.get(x.shape) if x.dtype is FLOAT32 and x.flags.c_contiguous else None
         guard = self._guard
         if found is None or guard is None or not guard.holds_for_outputs() or guard.trains() or rows_key() is not None:
             return None
@@ -91,7 +90,7 @@ class Prediction(Uncopied):
     def remember(self, x: Any) -> None:
         """Let `quickly` find the program of this array."""
         on_cpu = device_of(self.module).type == "cpu"
-        found = self.program(as_tensor(x)) if x.dtype == _FLOAT32 and on_cpu else None
+        found = self.program(as_tensor(x)) if x.dtype == FLOAT32 and on_cpu else None
         if found is None or rows_key() is not None:
             return
         if found[0].is_prepared:  # its weights would have to be looked at again
@@ -222,65 +221,6 @@ class Prediction(Uncopied):
             return pytree.tree_unflatten(program(*self.inputs(x)), structure)
         except IndexError:
             return self.eager(x)  # whose message names the layer
-
-
-class CompiledPrediction:
-    """A snapshot of a module, compiled for prediction. Made by `compile_predict`.
-
-    It has copies of the weights, and packed ones where that makes products faster: the module may be trained on, and
-    `refresh` takes over what it has become.
-    """
-
-    def __init__(self, module: nn.Module, example: Any):
-        self.module = module
-        self._example = example
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Take over the module as it is now."""
-        self._prediction = Prediction(self.module, is_snapshot=True)
-        self._home = device_of(self.module)
-        self._by_shape: dict[Any, ForArray] = {}
-        self(self._example)
-        self._prediction.take()
-
-    @property
-    def programs(self) -> list[Program]:
-        """The programs made so far, one for each shape of input; `print()` shows one, `stats()` what it costs."""
-        return self._prediction.programs
-
-    def __call__(self, x: Any) -> Any:
-        """The outputs: numpy arrays for arrays, tensors for tensors."""
-        found = self._by_shape.get(x.shape) if type(x) is np.ndarray and x.dtype == _FLOAT32 else None
-        if found is not None and rows_key() is None and x.flags.c_contiguous:
-            return found(x)[0]
-        given = tensors_on(x, self._home, "x")
-        outputs = self._prediction(given)
-        if any(isinstance(one, Tensor) for one in pytree.tree_leaves(x)):
-            return outputs
-        if type(x) is np.ndarray and x.dtype == _FLOAT32 and self._home.type == "cpu" and rows_key() is None:
-            known = self._prediction.program(given)
-            if known is not None and isinstance(outputs, Tensor) and outputs.dtype != torch.bfloat16:
-                self._by_shape[x.shape] = for_array(known[0])
-        return pytree.tree_map(lambda one: to_numpy(one) if isinstance(one, Tensor) else one, outputs)
-
-
-def compile_predict(module: nn.Module, example: Any) -> CompiledPrediction:
-    """Compile a module for prediction.
-
-    Args:
-        module: any module; eval mode and no gradients are used, whatever its mode.
-        example: an input, tensor or array (B, ...), or a structure of them. Inputs of other shapes get programs of
-            their own when they first come.
-
-    Returns a function of inputs like `example`: arrays give arrays, tensors give tensors.
-
-    >>> module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU())
-    >>> predict = compile_predict(module, torch.zeros(1, 3))
-    >>> predict(torch.ones(5, 3)).shape
-    torch.Size([5, 2])
-    """
-    return CompiledPrediction(module, example)
 
 
 def for_array(program: Program) -> ForArray:

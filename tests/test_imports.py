@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "fanin"
 # Lowest first. Names on one line never import each other.
 LINES = (
     "errors arguments",
-    "weights masks elsewhere",
+    "weights masks missing_names",
     "dtypes",
     "config",
     "registry",
@@ -143,7 +143,7 @@ def test_a_wrong_import_is_found(module: str, source: str, message: str) -> None
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("layers.dense", "from fanin.layers.layer import Layer\nfrom .layer import Layer\nfrom . import layer"),
+        ("layers.dense", "from fanin.layers.base.layer import Layer\nfrom .layer import Layer\nfrom . import layer"),
         ("layers.dense", "import torch\nfrom fanin import activations\nfrom ..kernels import Full"),
         ("metrics", "from fanin.losses import Loss"),
         ("formats.hdf5", "def read():\n    import h5py"),

@@ -29,13 +29,13 @@ from fanin import (
 from fanin.attach import attach
 from fanin.constraints import constrain
 from fanin.dtypes import DTypePolicy
-from fanin.elsewhere import explain
 from fanin.graph import SymbolicTensor
 from fanin.initializers import Initializer
 from fanin.layers import Input, InputSpec, Layer
-from fanin.layers.scope import collect_losses
+from fanin.layers.base.scope import collect_losses
 from fanin.losses import Loss
 from fanin.metrics import Metric
+from fanin.missing_names import explain
 from fanin.models import Model, Sequential
 from fanin.optimizers import Optimizer
 from fanin.regularizers import Regularizer, penalty, regularize

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fanin import constraints
-from fanin.layers.ledger import Ledger, run_updates
+from fanin.layers.base.ledger import Ledger, run_updates
 
 _attached: weakref.WeakKeyDictionary[torch.optim.Optimizer, list[tuple[weakref.ref[nn.Module], Any]]] = (
     weakref.WeakKeyDictionary()

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 from fanin import arguments
 from fanin.config import clear_session, epsilon, floatx
 from fanin.dtypes import as_dtype
-from fanin.elsewhere import explain
 from fanin.graph.symbolic import is_keras_tensor
-from fanin.layers.convert import as_tensor
+from fanin.layers.base.convert import as_tensor
+from fanin.missing_names import explain
 from fanin.registry import (
     custom_object_scope,
     deserialize,

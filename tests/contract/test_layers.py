@@ -13,8 +13,8 @@ from torch import fx, nn
 
 import fanin
 from fanin.layers import Input, Masking
-from fanin.layers.layer import family
-from fanin.layers.variables import own_weights
+from fanin.layers.base.layer import family
+from fanin.layers.base.variables import own_weights
 from fanin.masks import get_mask
 from fanin.registry import deserialize, serialize
 

@@ -13,7 +13,7 @@ from device_cases import LOGITS, X, Y, model, trained
 
 import fanin
 from fanin import adapters, callbacks, layers, optimizers
-from fanin.training import ready
+from fanin.training import preparation
 
 TENSORS = torch.from_numpy(X).to("second")
 
@@ -105,7 +105,7 @@ def test_data_that_is_read_once_goes_batch_by_batch() -> None:
     there.compile("sgd", LOGITS)
     there.evaluate(X, Y, verbose=0)
     for stays, kind in ((True, "second"), (False, "cpu")):
-        data = ready.reader(there, stays=stays).arrays(X, Y, np.ones(100))
+        data = preparation.reader(there, stays=stays).arrays(X, Y, np.ones(100))
         assert {data.x.device.type, data.y.device.type, data.weight.device.type} == {kind}
 
 

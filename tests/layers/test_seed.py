@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fanin.layers import AlphaDropout, Dropout, GaussianDropout, GaussianNoise
-from fanin.layers.seed import Seed
+from fanin.layers.base.seed import Seed
 
 X = torch.ones(4, 50)
 makers = pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import fanin
-from fanin.layers.variables import own_weights
+from fanin.layers.base.variables import own_weights
 from fanin.saving import load_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

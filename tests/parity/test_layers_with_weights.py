@@ -77,7 +77,7 @@ def pair(name, arguments, shape, seed):
     theirs.build(shape)
     ours.build(shape)
     assert [weight.name for weight in theirs.weights] == [
-        found for found, _ in fanin.layers.variables.named_weights(ours)
+        found for found, _ in fanin.layers.base.variables.named_weights(ours)
     ]
     assert len(theirs.trainable_weights) == len(ours.trainable_weights)
     rng = np.random.default_rng(seed)

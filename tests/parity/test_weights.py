@@ -184,7 +184,7 @@ def test_a_subclass_crosses_over(tmp_path, side):
 
         model = Own()
         if lib is fanin:
-            model.body = fanin.layers.layer.nn.ModuleList(model.body)
+            model.body = fanin.layers.base.layer.nn.ModuleList(model.body)
         model(lib_ones(lib))
         return model
 
@@ -200,7 +200,7 @@ def test_a_subclass_crosses_over(tmp_path, side):
 
 def lib_ones(lib):
     ones = np.ones((2, 3), "f4")
-    return keras.ops.convert_to_tensor(ones) if lib is keras else fanin.layers.convert.as_tensor(ones)
+    return keras.ops.convert_to_tensor(ones) if lib is keras else fanin.layers.base.convert.as_tensor(ones)
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 import fanin.program.run
 from fanin.program.passes import PASSES
-from fanin.program.passes.small import mark_small_products
-from fanin.program.passes.widen import widen_small_products
+from fanin.program.passes.small_products import mark_small_products
+from fanin.program.passes.widened_products import widen_small_products
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16)
 

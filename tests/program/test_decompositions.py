@@ -54,7 +54,7 @@ def test_inductor_writes_to_scalars_in_memory():
         program = kind(function, [weight, total], [torch.ones(3)])
         for _ in range(2):
             results = program.new_results()
-            program.run_on(program.look([torch.ones(3)]), results)
+            program.run_on(program.view_inputs([torch.ones(3)]), results)
         assert total.item() == pytest.approx(2 * (3 + 2.7))
         assert results[0].item() == pytest.approx(2.7)
         assert weight.tolist() == pytest.approx([0.8] * 3)

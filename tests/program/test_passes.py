@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 import fanin.program.run
 from fanin.program import Program
 from fanin.program.passes import PASSES, ROUNDING
-from fanin.program.passes.biases import sum_rows_by_product
-from fanin.program.passes.common import share_equal_results
-from fanin.program.passes.constants import mark_constants
-from fanin.program.passes.copies import drop_copies
+from fanin.program.passes.bias_gradients import sum_rows_by_product
+from fanin.program.passes.common_subexpressions import share_equal_results
 from fanin.program.passes.cross_entropy import simplify_cross_entropy
-from fanin.program.passes.fusion import fuse_activations
+from fanin.program.passes.dead_code import drop_unread
+from fanin.program.passes.hoisting import mark_constants
+from fanin.program.passes.in_place_activations import fuse_activations
+from fanin.program.passes.redundant_copies import drop_copies
+from fanin.program.passes.redundant_views import drop_views
 from fanin.program.passes.rewrite import replace
-from fanin.program.passes.unread import drop_unread
-from fanin.program.passes.views import drop_views
 from fanin.program.trace import trace
 from fanin.program.verify import verify
 

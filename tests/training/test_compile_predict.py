@@ -12,7 +12,7 @@ from torch import nn
 
 import fanin
 from fanin import compile_predict
-from fanin.training import kinds
+from fanin.training import program_cache
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -172,7 +172,7 @@ def test_predictions_with_layers_of_ours():
 
 
 def test_programs_for_prediction_are_bounded(monkeypatch):
-    monkeypatch.setattr(kinds, "_MOST_PROGRAMS", 2)
+    monkeypatch.setattr(program_cache, "_MOST_PROGRAMS", 2)
     module = nn.Linear(6, 3)
     predict = compile_predict(module, data()[0])
     for rows in (1, 2, 3, 4, 1):

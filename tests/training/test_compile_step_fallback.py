@@ -13,7 +13,7 @@ from torch import nn
 import fanin
 import fanin.program.run
 from fanin import compile_step, optimizers
-from fanin.training import kinds
+from fanin.training import program_cache
 
 
 @pytest.mark.parametrize("optimizer", [lambda p: torch.optim.SGD(p, lr=0.1), lambda p: optimizers.SGD(0.1)])
@@ -91,7 +91,7 @@ def test_programs_by_signature_and_bounded(monkeypatch):
         made.append(1)
 
     monkeypatch.setattr(fanin.program.Program, "__init__", counted)
-    monkeypatch.setattr(kinds, "_MOST_PROGRAMS", 2)
+    monkeypatch.setattr(program_cache, "_MOST_PROGRAMS", 2)
     step = compile_step(MODULES["mlp"](), F.cross_entropy, "sgd")
     for rows in (5, 5, 3, 5, 3, 4, 4):
         step(*data(rows))

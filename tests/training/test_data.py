@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from fanin.errors import DataError
 from fanin.training.data import Arrays, Stream
-from fanin.training.reading import Reader, check_finite, weights_of_classes
+from fanin.training.reader import Reader, check_finite, weights_of_classes
 
 
 def reader(**changes):
@@ -131,7 +131,7 @@ def test_one_bad_number_is_found_wherever_it_is(bad, dtype):
 
 
 def test_the_search_for_nan_works_in_pieces(monkeypatch):
-    monkeypatch.setattr("fanin.training.reading._CHUNK", 8)
+    monkeypatch.setattr("fanin.training.reader._CHUNK", 8)
     x = torch.ones(100, 4)
     check_finite(x, "x")
     x[99, 3] = torch.nan

@@ -11,7 +11,7 @@ from torch import nn
 import fanin
 from fanin import optimizers
 from fanin.layers import Dense
-from fanin.training import patience
+from fanin.training import backoff
 
 
 def halve(model):
@@ -203,7 +203,7 @@ def test_freezing_and_thawing_keeps_the_optimizers_state(exact):
 
 
 def test_changes_by_callbacks_within_an_epoch(exact, monkeypatch):
-    monkeypatch.setattr(patience, "_LONGEST", 0)  # compile after every change
+    monkeypatch.setattr(backoff, "_LONGEST", 0)  # compile after every change
 
     class Change(fanin.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):

@@ -11,7 +11,7 @@ from engine_cases import BATCH, programs, rows, simple
 import fanin
 import fanin.program.run
 from fanin import optimizers
-from fanin.training import kinds
+from fanin.training import program_cache
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_accumulation_needs_a_program_for_each_kind_of_call(traces):
 
 
 def test_programs_are_bounded(traces, monkeypatch):
-    monkeypatch.setattr(kinds, "_MOST_PROGRAMS", 3)
+    monkeypatch.setattr(program_cache, "_MOST_PROGRAMS", 3)
     model = simple()
     model.compile("sgd", "sparse_categorical_crossentropy")
     for count in (1, 2, 3, 4, 5, 1, 5):

@@ -171,7 +171,7 @@ def test_what_finding_out_assigns_is_undone(data):
     model = fanin.Sequential([fanin.Input((6,)), Counts(), Dense(2)])
     layer = model.layers[0]
     found = prediction.Prediction(model)
-    found.look()
+    found.revalidate()
     before = layer.calls, layer.seen
     assert found.rows_at_once(torch.tensor(data)) is None
     assert (layer.calls, layer.seen) == before

@@ -12,8 +12,8 @@ from fanin.adapters.linear import adapt, keep_in_sight, restore
 from fanin.adapters.report import Report, report
 from fanin.adapters.targets import Target, adaptable, adapted, chosen, having
 from fanin.kernels import Adapter
-from fanin.layers.adapted import Adapted
-from fanin.layers.held import hold, release
+from fanin.layers.base.adapted import Adapted
+from fanin.layers.base.frozen import hold, release
 
 
 def add(

@@ -16,7 +16,7 @@ from fanin.formats import limits
 from fanin.formats.faults import Faults
 from fanin.formats.state import check_built
 from fanin.kernels import Adapter
-from fanin.layers.adapted import Adapted
+from fanin.layers.base.adapted import Adapted
 from fanin.layers.embedding import Embedding
 
 

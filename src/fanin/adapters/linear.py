@@ -9,7 +9,7 @@ from torch import nn
 
 from fanin import initializers
 from fanin.kernels import LowRank, Slot, Transposed
-from fanin.layers.adapted import Adapted
+from fanin.layers.base.adapted import Adapted
 
 
 class AdaptedLinear(Adapted, nn.Linear):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from fanin.adapters.targets import adapted, having
-from fanin.layers.adapted import Adapted
+from fanin.layers.base.adapted import Adapted
 
 
 def merge(module: nn.Module, name: str, keep_base: bool = True) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from fanin.adapters.targets import adaptable
 from fanin.kernels import Adapter
-from fanin.layers.adapted import Adapted
+from fanin.layers.base.adapted import Adapted
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import nn
 
 from fanin.adapters.targets import adapted
 from fanin.kernels.rows import opened, sorted_rows
-from fanin.layers.adapted import INACTIVE, Adapted
-from fanin.layers.held import release
+from fanin.layers.base.adapted import INACTIVE, Adapted
+from fanin.layers.base.frozen import release
 
 _thawing = threading.Lock()
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from fanin.errors import nearest
-from fanin.layers.adapted import Adapted
+from fanin.layers.base.adapted import Adapted
 from fanin.layers.embedding import Embedding
 
 Target = str | Iterable[str] | Callable[[str, nn.Module], bool]

@@ -15,7 +15,7 @@ import torch
 from fanin import arguments
 from fanin.callbacks.base import Callback, Logs
 from fanin.errors import FormatError
-from fanin.layers.seed import Seed
+from fanin.layers.base.seed import Seed
 
 _LIST = "training_metadata.json"
 

@@ -13,7 +13,7 @@ import torch
 from fanin import arguments
 from fanin.callbacks.base import Callback, Logs
 from fanin.callbacks.learning_rate import rates
-from fanin.layers.variables import named_weights
+from fanin.layers.base.variables import named_weights
 
 
 class TensorBoard(Callback):

@@ -29,9 +29,9 @@ from fanin.errors import CorruptError, FormatError, MismatchError, VersionError
 from fanin.formats import hdf5, hdf5_objects, limits, low_rank, state
 from fanin.formats.classes import check_classes, most_layers
 from fanin.formats.write import replacing, target
+from fanin.layers.base.layer import Layer
+from fanin.layers.base.uninitialized import uninitialized_weights
 from fanin.layers.input_layer import InputLayer
-from fanin.layers.layer import Layer
-from fanin.layers.unfilled import unfilled_weights
 from fanin.registry import custom_object_scope, deserialize, serialize, sharing
 from fanin.training.compiled import read_described
 
@@ -187,7 +187,7 @@ def _room(members: Mapping[str, bytes]) -> int:
 
 def made(config: dict[str, Any], size: int) -> Any:
     """The model of a checked config, its weights without values and of at most `size` bytes."""
-    with unfilled_weights(size), sharing(), torch.random.fork_rng(devices=[]):  # layers that read themselves draw
+    with uninitialized_weights(size), sharing(), torch.random.fork_rng(devices=[]):  # layers that read themselves draw
         model = deserialize(config)
     if not isinstance(model, Layer) or not hasattr(model, "compile_from_config"):
         raise MismatchError(f"{config['class_name']!r} is not a model.")

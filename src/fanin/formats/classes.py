@@ -7,7 +7,7 @@ from typing import Any
 
 from fanin.dtypes import DTYPES
 from fanin.errors import MismatchError, TooLargeError, UnsafeError
-from fanin.layers.layer import Layer
+from fanin.layers.base.layer import Layer
 from fanin.registry import find_class, get_registered_object
 
 _RUNS_CODE = ("Lambda", "__lambda__", "TorchModuleWrapper", "TFSMLayer")

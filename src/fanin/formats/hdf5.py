@@ -27,9 +27,9 @@ from fanin.dtypes import dtype_name
 from fanin.errors import MismatchError, TooLargeError, UnsafeError
 from fanin.formats.faults import Faults
 from fanin.formats.hdf5_objects import Array, Objects
-from fanin.layers.adapted import Adapted
-from fanin.layers.layer import Layer
-from fanin.layers.variables import own_weights
+from fanin.layers.base.adapted import Adapted
+from fanin.layers.base.layer import Layer
+from fanin.layers.base.variables import own_weights
 from fanin.registry import snake_case
 
 

@@ -32,7 +32,7 @@ from fanin.formats.hdf5 import Reader, Spec
 from fanin.formats.hdf5_objects import Array, is_hdf5
 from fanin.formats.legacy_config import compile_config, model_config
 from fanin.formats.state import check_head, left_out, optimizer_specs, own_optimizer, set_optimizer, spec_of
-from fanin.layers.variables import named_weights, own_weights
+from fanin.layers.base.variables import named_weights, own_weights
 from fanin.optimizers import Optimizer
 from fanin.registry import custom_object_scope
 

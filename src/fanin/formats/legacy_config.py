@@ -12,7 +12,7 @@ from typing import Any
 from fanin import constraints, losses, metrics, optimizers, regularizers
 from fanin.errors import MismatchError
 from fanin.initializers.base import family as initializers
-from fanin.layers.layer import family as layers
+from fanin.layers.base.layer import family as layers
 from fanin.registry import Family, get_registered_object
 
 _GRAPH = {"module": "keras.src.models.functional", "class_name": "Functional"}

@@ -22,9 +22,9 @@ from torch import nn
 from fanin.errors import FormatError, MismatchError
 from fanin.formats.hdf5 import Group, groups
 from fanin.kernels import Adapter
-from fanin.layers.adapted import Adapted
-from fanin.layers.held import described_held, set_described_held
-from fanin.layers.unfilled import unfilled_weights
+from fanin.layers.base.adapted import Adapted
+from fanin.layers.base.frozen import described_held, set_described_held
+from fanin.layers.base.uninitialized import uninitialized_weights
 
 _ROOT = "fanin_adapters"
 _NUMBERS = ("name", "rank", "alpha", "dropout", "rslora", "factor")
@@ -106,7 +106,7 @@ def rebuild(model: nn.Module, described: Any, size: int) -> None:
         if layer is None:
             raise MismatchError(f"adapters: the model has no layer at {path[:100]!r}.")
         try:
-            with unfilled_weights(size):
+            with uninitialized_weights(size):
                 size -= _rebuild_layer(layer, told)
         except FormatError:
             raise

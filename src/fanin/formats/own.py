@@ -16,8 +16,8 @@ import torch
 
 from fanin.errors import CorruptError, FormatError, MismatchError
 from fanin.formats.hdf5 import Group, Reader
-from fanin.layers.layer import Layer
-from fanin.layers.variables import to_numpy
+from fanin.layers.base.layer import Layer
+from fanin.layers.base.variables import to_numpy
 
 
 def as_saved(group: Group) -> Group:

@@ -18,8 +18,8 @@ from fanin.formats import low_rank, own
 from fanin.formats.faults import Faults
 from fanin.formats.hdf5 import Group, Reader, Spec, groups
 from fanin.formats.hdf5_objects import Array
-from fanin.layers.adapted import Adapted
-from fanin.layers.layer import Layer
+from fanin.layers.base.adapted import Adapted
+from fanin.layers.base.layer import Layer
 from fanin.optimizers import Optimizer
 
 

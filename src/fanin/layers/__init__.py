@@ -3,10 +3,12 @@
 
 from typing import TYPE_CHECKING
 
-from fanin.elsewhere import explain
 from fanin.layers.activation import Activation
 from fanin.layers.activity_regularization import ActivityRegularization
 from fanin.layers.alpha_dropout import AlphaDropout
+from fanin.layers.base.input_spec import InputSpec
+from fanin.layers.base.layer import Layer
+from fanin.layers.base.serialization import deserialize, serialize
 from fanin.layers.batch_normalization import BatchNormalization
 from fanin.layers.concatenate import Concatenate, concatenate
 from fanin.layers.dense import Dense
@@ -17,8 +19,6 @@ from fanin.layers.gaussian_dropout import GaussianDropout
 from fanin.layers.gaussian_noise import GaussianNoise
 from fanin.layers.identity import Identity
 from fanin.layers.input_layer import Input, InputLayer
-from fanin.layers.input_spec import InputSpec
-from fanin.layers.layer import Layer
 from fanin.layers.layer_normalization import LayerNormalization
 from fanin.layers.masking import Masking
 from fanin.layers.merge import (
@@ -42,9 +42,9 @@ from fanin.layers.relu import ELU, LeakyReLU, ReLU
 from fanin.layers.rescaling import Rescaling
 from fanin.layers.reshape import Reshape
 from fanin.layers.rms_normalization import RMSNormalization
-from fanin.layers.serialization import deserialize, serialize
 from fanin.layers.softmax import Softmax
 from fanin.layers.unit_normalization import UnitNormalization
+from fanin.missing_names import explain
 
 if not TYPE_CHECKING:  # which would then take every name for known
     __getattr__ = explain(__name__)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fanin import activations
-from fanin.layers.layer import Layer, family
+from fanin.layers.base.layer import Layer, family
 from fanin.layers.same_shape import SameShape
 
 

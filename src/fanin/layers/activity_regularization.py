@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from fanin import regularizers
+from fanin.layers.base.layer import family, pure
 from fanin.layers.keeps_integers import KeepsIntegers
-from fanin.layers.layer import family, pure
 from fanin.layers.same_shape import SameShape
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fanin import arguments, constraints, initializers, regularizers
-from fanin.layers.rule import Rule, Ruled
+from fanin.layers.base.rule import Rule, Ruled
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
 

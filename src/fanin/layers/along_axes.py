@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fanin.layers.axes import checked_axes, from_front, known_sizes
-from fanin.layers.convert import as_given
-from fanin.layers.input_spec import InputSpec
-from fanin.layers.layer import Layer
+from fanin.layers.base.convert import as_given
+from fanin.layers.base.input_spec import InputSpec
+from fanin.layers.base.layer import Layer
 
 
 class AlongAxes(Layer):

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from fanin import arguments
-from fanin.layers.layer import family, pure
+from fanin.layers.base.layer import family, pure
+from fanin.layers.base.seed import Seed
 from fanin.layers.noise import checked_noise_shape, drop_config, shape_to_draw
 from fanin.layers.same_shape import SameShape
-from fanin.layers.seed import Seed
 
 _LOWEST = -1.6732632423543772848170429916717 * 1.0507009873554804934193349852946  # selu(-inf), -1.758
 

@@ -9,9 +9,9 @@ import torch
 from fanin import arguments, initializers
 from fanin.layers.affine import Affine
 from fanin.layers.axes import checked_axes, from_front, known_sizes, smallest_shape
-from fanin.layers.input_spec import InputSpec
-from fanin.layers.layer import family
-from fanin.layers.scope import current
+from fanin.layers.base.input_spec import InputSpec
+from fanin.layers.base.layer import family
+from fanin.layers.base.scope import current
 
 
 @family.entry()

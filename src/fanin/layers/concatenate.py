@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fanin.layers.axes import checked_axes, from_front
-from fanin.layers.layer import family
+from fanin.layers.base.layer import family
 from fanin.layers.merge import Merge
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fanin.layers.convert import as_tensor
+from fanin.layers.base.convert import as_tensor
 
 
 def constant(value: Any, name: str) -> Any:

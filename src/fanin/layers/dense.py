@@ -12,11 +12,11 @@ from torch import nn
 from fanin import activations, arguments, constraints, initializers, regularizers
 from fanin.activations import linear
 from fanin.kernels import Full, KernelScheme, Slot
-from fanin.layers.input_spec import InputSpec
-from fanin.layers.layer import Layer, family, pure
-from fanin.layers.linear import as_module
-from fanin.layers.lora import LowRankLayer
-from fanin.layers.rule import Rule
+from fanin.layers.activation_modules import as_module
+from fanin.layers.base.input_spec import InputSpec
+from fanin.layers.base.layer import Layer, family, pure
+from fanin.layers.base.lora import LowRankLayer
+from fanin.layers.base.rule import Rule
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
 

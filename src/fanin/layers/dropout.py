@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from fanin import arguments
-from fanin.layers.layer import family, pure
+from fanin.layers.base.layer import family, pure
+from fanin.layers.base.seed import Seed
 from fanin.layers.noise import checked_noise_shape, drop_config, shape_to_draw
 from fanin.layers.same_shape import SameShape
-from fanin.layers.seed import Seed
 
 
 @family.entry()

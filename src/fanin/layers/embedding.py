@@ -9,10 +9,10 @@ import torch
 
 from fanin import arguments, constraints, initializers, regularizers
 from fanin.kernels import Full, Slot
-from fanin.layers.convert import as_given
-from fanin.layers.layer import family, pure
-from fanin.layers.lora import LowRankLayer
-from fanin.layers.rule import Rule
+from fanin.layers.base.convert import as_given
+from fanin.layers.base.layer import family, pure
+from fanin.layers.base.lora import LowRankLayer
+from fanin.layers.base.rule import Rule
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
 

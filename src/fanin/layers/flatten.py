@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from fanin.layers.input_spec import InputSpec
+from fanin.layers.base.input_spec import InputSpec
+from fanin.layers.base.layer import family, pure
 from fanin.layers.keeps_integers import KeepsIntegers
-from fanin.layers.layer import family, pure
 
 
 @family.entry()

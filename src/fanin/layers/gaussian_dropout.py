@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from fanin import arguments
-from fanin.layers.layer import family, pure
+from fanin.layers.base.layer import family, pure
+from fanin.layers.base.seed import Seed
 from fanin.layers.same_shape import SameShape
-from fanin.layers.seed import Seed
 
 
 @family.entry()

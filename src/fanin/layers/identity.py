@@ -6,7 +6,7 @@ from typing import Any
 
 from fanin.graph.infer import Spec
 from fanin.graph.tree import tree_map
-from fanin.layers.layer import family, pure
+from fanin.layers.base.layer import family, pure
 from fanin.layers.same_shape import SameShape
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from fanin.dtypes import as_dtype, dtype_name
 from fanin.graph.node import input_symbol
 from fanin.graph.symbolic import SymbolicTensor
-from fanin.layers.layer import Layer, family, pure
-from fanin.layers.shapes import shape_tuple
+from fanin.layers.base.layer import Layer, family, pure
+from fanin.layers.base.shapes import shape_tuple
 
 
 @family.entry()

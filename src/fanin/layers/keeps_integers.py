@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fanin.graph.symbolic import symbols_in
-from fanin.layers.layer import Layer
+from fanin.layers.base.layer import Layer
 
 
 class KeepsIntegers(Layer):

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from fanin.layers.affine import Affine
 from fanin.layers.along_axes import AlongAxes
 from fanin.layers.axes import checked_axes, smallest_shape
-from fanin.layers.convert import wide_dtype
-from fanin.layers.layer import family, pure
+from fanin.layers.base.convert import wide_dtype
+from fanin.layers.base.layer import family, pure
 
 
 @family.entry()

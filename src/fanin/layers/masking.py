@@ -7,9 +7,9 @@ from typing import Any, Self
 
 import torch
 
+from fanin.layers.base.layer import family, pure
 from fanin.layers.constants import constant, constant_like
 from fanin.layers.keeps_integers import KeepsIntegers
-from fanin.layers.layer import family, pure
 from fanin.layers.same_shape import SameShape
 from fanin.registry import deserialize, serialize
 

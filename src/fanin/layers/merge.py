@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from fanin.graph.tree import as_list
+from fanin.layers.base.layer import family, pure
 from fanin.layers.keeps_integers import KeepsIntegers
-from fanin.layers.layer import family, pure
 
 Shape = tuple[int | None, ...]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from fanin.layers.layer import Layer
-from fanin.layers.scope import current
+from fanin.layers.base.layer import Layer
+from fanin.layers.base.scope import current
 
 _SAME_SHAPE = (
     nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh,

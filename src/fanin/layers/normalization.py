@@ -11,9 +11,9 @@ from fanin import config
 from fanin.dtypes import widest_float
 from fanin.errors import DataError
 from fanin.layers.axes import checked_axes, from_front, known_sizes, smallest_shape
-from fanin.layers.convert import as_given, as_tensor, wide_dtype
-from fanin.layers.input_spec import InputSpec, check_inputs
-from fanin.layers.layer import Layer, family, pure
+from fanin.layers.base.convert import as_given, as_tensor, wide_dtype
+from fanin.layers.base.input_spec import InputSpec, check_inputs
+from fanin.layers.base.layer import Layer, family, pure
 
 _CHUNK = 1 << 22  # numbers looked at together
 

@@ -8,9 +8,9 @@ import torch
 
 from fanin import constraints, initializers, regularizers
 from fanin.layers.axes import checked_axes
-from fanin.layers.input_spec import InputSpec
-from fanin.layers.layer import family, pure
-from fanin.layers.rule import Rule, Ruled
+from fanin.layers.base.input_spec import InputSpec
+from fanin.layers.base.layer import family, pure
+from fanin.layers.base.rule import Rule, Ruled
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fanin import activations, arguments
-from fanin.layers.layer import family, pure
+from fanin.layers.base.layer import family, pure
 from fanin.layers.same_shape import SameShape
 
 

@@ -7,8 +7,8 @@ from typing import Any, Self
 
 import torch
 
+from fanin.layers.base.layer import Layer, family, pure
 from fanin.layers.constants import constant, constant_like
-from fanin.layers.layer import Layer, family, pure
 from fanin.registry import deserialize, serialize
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from fanin import arguments
+from fanin.layers.base.layer import Layer, family, pure
 from fanin.layers.keeps_integers import KeepsIntegers
-from fanin.layers.layer import Layer, family, pure
 
 
 @family.entry()

@@ -9,9 +9,9 @@ import torch
 from fanin import arguments
 from fanin.layers.along_axes import AlongAxes
 from fanin.layers.axes import checked_axes, smallest_shape
-from fanin.layers.convert import wide_dtype
-from fanin.layers.layer import family, pure
-from fanin.layers.rule import Ruled
+from fanin.layers.base.convert import wide_dtype
+from fanin.layers.base.layer import family, pure
+from fanin.layers.base.rule import Ruled
 
 
 @family.entry()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fanin.layers.layer import Layer
+from fanin.layers.base.layer import Layer
 
 
 class SameShape(Layer):

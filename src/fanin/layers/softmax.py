@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fanin import activations
-from fanin.layers.layer import family, pure
+from fanin.layers.base.layer import family, pure
 from fanin.layers.same_shape import SameShape
 
 

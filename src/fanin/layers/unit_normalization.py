@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from fanin.layers.along_axes import AlongAxes
-from fanin.layers.convert import wide_dtype
-from fanin.layers.layer import family, pure
+from fanin.layers.base.convert import wide_dtype
+from fanin.layers.base.layer import family, pure
 from fanin.layers.same_shape import SameShape
 
 _SHORTEST = 1e-12  # Keras's bound, which is no argument

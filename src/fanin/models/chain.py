@@ -11,10 +11,10 @@ from torch import nn
 from fanin.activations.family import family as activations
 from fanin.config import unique_name
 from fanin.graph.symbolic import SymbolicTensor
+from fanin.layers.base.layer import Layer
+from fanin.layers.base.shapes import known_shape
 from fanin.layers.input_layer import InputLayer
-from fanin.layers.layer import Layer
 from fanin.layers.module import TorchModule
-from fanin.layers.shapes import known_shape
 from fanin.models.model import Model
 from fanin.models.network import Network
 from fanin.registry import snake_case

@@ -9,8 +9,8 @@ from typing import Any
 from fanin.graph.node import FunctionCall
 from fanin.graph.symbolic import SymbolicTensor
 from fanin.graph.tree import leaves
+from fanin.layers.base.layer import Layer
 from fanin.layers.input_layer import InputLayer
-from fanin.layers.layer import Layer
 from fanin.layers.module import TorchModule
 from fanin.models.model import Functional, Model
 from fanin.models.sequential import Sequential

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fanin.models.steps import Steps
+from fanin.models.step_hooks import StepHooks
 from fanin.registry import serialize_config, with_objects
 from fanin.training.compiled import Compiled
 
 
-class Compiling(Steps):
+class Compiling(StepHooks):
     """The part of a model that is told how to train."""
 
     def compile(  # Keras's meaning, not nn.Module's

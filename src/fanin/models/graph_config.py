@@ -21,7 +21,7 @@ from fanin.graph.node import FunctionCall
 from fanin.graph.recipe import Recipe, Ref
 from fanin.graph.symbolic import SymbolicTensor, symbols_in
 from fanin.graph.tree import tree_map
-from fanin.layers.layer import Layer, family
+from fanin.layers.base.layer import Layer, family
 from fanin.models.graph_masks import with_masks
 from fanin.models.network import Network
 from fanin.registry import Family, deserialize, serialize

@@ -12,8 +12,8 @@ from fanin.graph.keras import as_operation
 from fanin.graph.node import FunctionCall, Node, ancestors
 from fanin.graph.symbolic import SymbolicTensor, symbols_in
 from fanin.graph.tree import like_inputs
+from fanin.layers.base.layer import Layer
 from fanin.layers.batch_normalization import BatchNormalization
-from fanin.layers.layer import Layer
 from fanin.layers.softmax import Softmax
 from fanin.models.network import Network
 

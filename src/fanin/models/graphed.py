@@ -10,13 +10,13 @@ from torch import nn
 from fanin.graph.node import FunctionCall, Node
 from fanin.graph.symbolic import SymbolicTensor
 from fanin.graph.tree import like_inputs, tree_map
+from fanin.layers.base.layer import Layer
 from fanin.layers.input_layer import InputLayer
-from fanin.layers.layer import Layer
+from fanin.models.execution import Execution
 from fanin.models.network import Network
-from fanin.models.running import Running
 
 
-class Graphed(Running):
+class Graphed(Execution):
     """The part of a model that knows its layers, its inputs and its outputs, and is copied with them."""
 
     def _connect(self, network: Network) -> None:

@@ -14,7 +14,7 @@ from fanin.graph.node import FunctionCall, Node, input_symbol, traverse
 from fanin.graph.recipe import Recipe
 from fanin.graph.symbolic import SymbolicTensor, symbols_in
 from fanin.graph.tree import leaves_by_key, tree_map
-from fanin.layers.layer import Layer, in_transform
+from fanin.layers.base.layer import Layer, in_transform
 from fanin.masks import get_mask, with_mask
 
 Run = Callable[..., Any]

@@ -11,14 +11,14 @@ from torch import nn
 
 from fanin.dtypes import DTypePolicy
 from fanin.graph.symbolic import SymbolicTensor
-from fanin.layers.carried import with_masks
+from fanin.layers.base.layer import family
+from fanin.layers.base.mask_propagation import with_masks
 from fanin.layers.input_layer import InputLayer
-from fanin.layers.layer import family
 from fanin.layers.module import TorchModule, run_module
 from fanin.models.chain import Chain
+from fanin.models.execution import runs_graph
 from fanin.models.model import models
 from fanin.models.network import Network
-from fanin.models.running import runs_graph
 from fanin.registry import custom_object_scope, deserialize, serialize
 
 

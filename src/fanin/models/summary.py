@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 from fanin.graph.node import FunctionCall, Node, function_name
+from fanin.layers.base.variables import named_weights
 from fanin.layers.module import TorchModule
-from fanin.layers.variables import named_weights
 from fanin.models.graphed import Graphed
 
 

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fanin.program.arrays import as_array
-from fanin.program.by_numpy import lines_of
-from fanin.program.calls import EMPTIES, writing_call
 from fanin.program.effects import aten, changed, given_back, is_getitem, is_view, memories, tensors_of
-from fanin.program.looks import Looks
+from fanin.program.input_views import InputViews
 from fanin.program.memory import Plan, view_of_arena, written_by_themselves
-from fanin.program.quiet import NAMES, quietly
+from fanin.program.numpy_lines import lines_of
+from fanin.program.numpy_program import as_array
+from fanin.program.numpy_warnings import NAMES, quietly
+from fanin.program.out_variants import EMPTIES, writing_call
 from fanin.program.trace import Traced
 
 _IN_PLACE: dict[Any, Callable[..., Any]] = {
@@ -51,7 +51,7 @@ class Emitter:
         self.bound: dict[str, Any] = dict(NAMES)
         self.lines: list[str] = []
         self.preparing: list[str] = []  # lines that run once before many runs
-        self.looks = Looks()  # views of the inputs, which hold as long as the inputs are the same
+        self.input_views = InputViews()  # views of the inputs, which hold as long as the inputs are the same
         self._results: dict[fx.Node, int] = {}
         self._arrays: dict[fx.Node, str] = {}  # names of arrays in the memory of values
         self._calls_numpy = False
@@ -61,8 +61,8 @@ class Emitter:
     def functions(self) -> tuple[dict[str, Any], str]:
         """The functions of the program by name, and their source.
 
-        `look` goes from inputs to inputs and views of them, `run` takes these and memory for the results. `prepare`, if
-        there is one, computes what lasts for many runs.
+        `view_inputs` goes from inputs to inputs and views of them, `run` takes these and memory for the results.
+        `prepare`, if there is one, computes what lasts for many runs.
         """
         graph = self.traced.graph
         outputs = self.traced.outputs
@@ -82,17 +82,17 @@ class Emitter:
         for place, node in enumerate(outputs):
             if node is not None and self._results.get(node) != place:
                 self.lines.append(f"r{place}.copy_({self._name(node)})")
-        views = self.looks.read_by(self.lines)
+        views = self.input_views.read_by(self.lines)
         results = [f"r{place}" for place, node in enumerate(outputs) if node is not None]
         making = [f"{name} = {expression}" for name, expression in views.items()]
-        source = _function("look", arguments, [*making, f"return [{', '.join([*arguments, *views])}]"])
+        source = _function("view_inputs", arguments, [*making, f"return [{', '.join([*arguments, *views])}]"])
         source += _function("prepare", [], self.preparing) if self.preparing else ""
         if self._calls_numpy:
             self.lines = quietly(self.lines)
         source += _function("run", [*arguments, *views, *results], self.lines)
         exec(compile(source, "<fanin program>", "exec"), self.bound)  # written above, from operations and numbers
         # Taken out of what they read: a program that is dropped frees its memory at once.
-        return {name: self.bound.pop(name) for name in ("look", "prepare", "run") if name in self.bound}, source
+        return {name: self.bound.pop(name) for name in ("view_inputs", "prepare", "run") if name in self.bound}, source
 
     # --- one node --------------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ class Emitter:
         elif changed(node) and (given_back(node) is not None or not node.users):
             self._emit_change(node)
         elif is_view(node) and not is_getitem(node) and self._is_of_inputs(node.args[0]):
-            self.names[node] = self.looks.name(self._view_of_input(node))
+            self.names[node] = self.input_views.name(self._view_of_input(node))
         elif is_getitem(node) and self._is_known(node.args[0]):
             self.values[node] = self.values[node.args[0]][node.args[1]]  # type: ignore[index]
         else:
@@ -187,7 +187,7 @@ class Emitter:
 
     def _view_of_input(self, node: fx.Node) -> str:
         """A view of an input, as source."""
-        if (strided := self.looks.strided(node)) is not None:
+        if (strided := self.input_views.strided(node)) is not None:
             base, shape, strides = strided
             return f"{self._bind(torch.as_strided, 'as_strided')}({self.names[base]}, {shape}, {strides})"
         return f"{self._bind(node.target, _title(node))}({self._arguments(node)})"
@@ -199,7 +199,7 @@ class Emitter:
                 self._arrays[node] = self._bind(self.values[node].numpy(), f"{node.name}_array")
             elif self._is_of_inputs(node):
                 made = f"{self._bind(as_array, 'as_array')}({self.names[node]})"
-                self._arrays[node] = self.looks.name(made)
+                self._arrays[node] = self.input_views.name(made)
         return self._arrays.get(node)
 
     def _emit_change(self, node: fx.Node) -> None:

@@ -45,16 +45,16 @@ class InductorProgram:
         """As `Program.new_results`."""
         return [torch.empty(value.shape, dtype=value.dtype, device=value.device) for value in self.results]
 
-    def look(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+    def view_inputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """As `Program.look`: the inputs."""
         return list(inputs)
 
-    def run_on(self, looked: list[Tensor], results: Sequence[Tensor]) -> None:
+    def run_on(self, views: list[Tensor], results: Sequence[Tensor]) -> None:
         """As `Program.run_on`. NotTraceableError where inductor cannot compile it."""
         with self._lock, torch.no_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
             try:
-                found = [value for value in self._run(*self._static, *looked) if value is not None]
+                found = [value for value in self._run(*self._static, *views) if value is not None]
             except torch._dynamo.exc.TorchDynamoException as error:  # it compiles at the first run, before it computes
                 raise NotTraceableError(f"jit_compile=True: inductor fails: {str(error).strip()}") from error
             for result, value in zip(results, found, strict=True):

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fanin.program.calls import EMPTIES, writing_call
 from fanin.program.effects import Memory, changed, is_getitem, is_view, memories, tensors_of
+from fanin.program.out_variants import EMPTIES, writing_call
 
 _ALIGNED = 64  # bytes: a cache line, and a vector register
 

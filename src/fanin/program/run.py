@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanin.program.arrays import array_function, as_array
 from fanin.program.count import Count, count
+from fanin.program.cuda_graph import RecordedGraph, can_be_recorded
 from fanin.program.emit import Emitter
 from fanin.program.memory import plan_memory
+from fanin.program.numpy_program import array_function, as_array
 from fanin.program.passes import PASSES, TracedPass
-from fanin.program.recorded import Recorded, can_be_recorded
 from fanin.program.trace import Traced, trace
 from fanin.program.verify import verify, verify_plan
 
@@ -61,7 +61,7 @@ class Program:
         verify_plan(self.plan)
         emitter = Emitter(traced, self.plan)
         functions, self.source = emitter.functions()
-        self._look: Callable[..., list[Tensor]] = functions["look"]
+        self._view: Callable[..., list[Tensor]] = functions["view_inputs"]
         self._run: Callable[..., None] = functions["run"]
         self._prepare: Callable[[], None] | None = functions.get("prepare")
         self._arena = emitter.arena
@@ -71,8 +71,8 @@ class Program:
         self.is_recorded = can_be_recorded(traced)
         if self.is_recorded:
             with _InferenceMode(True):
-                recorded = Recorded(self._look, self._run, traced, self.results)
-            self._look, self._run = recorded.look, recorded.run
+                recorded = RecordedGraph(self._view, self._run, traced, self.results)
+            self._view, self._run = recorded.view_inputs, recorded.run
         # Views of one number: `empty_like` of a tensor is the shortest way to a new one.
         self._templates = [
             torch.empty((), dtype=value.dtype, device=value.device).expand(value.shape) for value in self.results
@@ -118,17 +118,17 @@ class Program:
                 result.copy_(torch.from_numpy(found))
             return
         with self._lock, _InferenceMode(True):
-            self._run(*self._look(*inputs), *results)
+            self._run(*self._view(*inputs), *results)
 
-    def look(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+    def view_inputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The inputs with the views of them that the program needs, for `run_on`: once for inputs that are refilled."""
         with _InferenceMode(True):
-            return self._look(*inputs)
+            return self._view(*inputs)
 
-    def run_on(self, looked: list[Tensor], results: Sequence[Tensor]) -> None:
-        """As `run_into`, on what `look` gave."""
+    def run_on(self, views: list[Tensor], results: Sequence[Tensor]) -> None:
+        """As `run_into`, on what `view_inputs` gave."""
         with self._lock, _InferenceMode(True):
-            self._run(*looked, *results)
+            self._run(*views, *results)
 
     def stats(self) -> list[tuple[str, Count]]:
         """Operations, FLOPs, bytes moved and peak bytes of intermediate results: as traced, and after each pass."""

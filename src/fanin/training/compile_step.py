@@ -12,9 +12,9 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from fanin import losses, optimizers
-from fanin.layers.convert import tensors_on
-from fanin.layers.devices import device_of
-from fanin.layers.ledger import run_updates
+from fanin.layers.base.convert import tensors_on
+from fanin.layers.base.devices import device_of
+from fanin.layers.base.ledger import run_updates
 from fanin.training.compiling import AnyProgram
 from fanin.training.data import Batch
 from fanin.training.denormals import flush_denormals
@@ -84,11 +84,11 @@ class CompiledStep:
         return tensors_on(part, device_of(self.module), "compile_step")
 
     def _run(self, batch: Batch) -> Tensor:
-        self.engine.look()
+        self.engine.revalidate()
         if not self.engine.is_ready and any(is_lazy(parameter) for parameter in self.module.parameters()):
             with torch.no_grad():
                 self.module(batch.x)  # makes the weights
-            self.engine.look()
+            self.engine.revalidate()
         outcome = self.engine.train(batch)
         if outcome is not None and outcome.loss is not None:
             return outcome.loss

@@ -14,7 +14,7 @@ from fanin.metrics.base import Variables
 from fanin.optimizers import LossScaleOptimizer, Optimizer
 from fanin.registry import serialize
 from fanin.training import multipliers
-from fanin.training.measuring import Measuring
+from fanin.training.output_metrics import OutputMetrics
 from fanin.training.outputs import Output, choose, metric_names, names_of, paths, spread
 
 _BESIDE = ("learning_rate_multipliers", "jit_compile")
@@ -72,7 +72,7 @@ class Compiled:
         self.given_optimizer = self.optimizer
         self._scales_loss = bool(others.get("auto_scale_loss", True))
         self.outputs: list[Output] = []
-        self.measuring = Measuring([], [])
+        self.measuring = OutputMetrics([], [])
         self._bound_to: Any = None
         self.engine: Any = None  # the compiled steps, which the first trainer makes
 
@@ -142,7 +142,7 @@ class Compiled:
             output.plain = [metrics.resolve(metric, shape, of) for metric in output.plain]
             output.weighted = [metrics.resolve(metric, shape, of) for metric in output.weighted]
         self.outputs, self._shapes = outputs, shapes
-        self.measuring = Measuring(outputs, metric_names(outputs, *given))
+        self.measuring = OutputMetrics(outputs, metric_names(outputs, *given))
         self._bound_to = key
 
     def check_targets(self, y: Any, name: str) -> None:

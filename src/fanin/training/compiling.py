@@ -16,13 +16,13 @@ from torch.utils import _pytree as pytree
 from fanin import constraints
 from fanin.errors import NotTraceableError
 from fanin.kernels.rows import rows_tensors, with_rows_tensors
-from fanin.layers.ledger import run_updates
+from fanin.layers.base.ledger import run_updates
 from fanin.program import InductorProgram, Program
 from fanin.training.data import Batch
+from fanin.training.side_effects import without_side_effects
 from fanin.training.step import Result, State, Step
 from fanin.training.sums import Sums
 from fanin.training.swapped import swapped
-from fanin.training.traceable import nothing_moves
 from fanin.training.updaters import Updater
 
 AnyProgram = Program | InductorProgram
@@ -87,7 +87,7 @@ class Compiler:
             with with_rows_tensors(of_rows), swapped(self._model, stands_for):
                 return body(stands_for, traced_batch, notes)
 
-        with nothing_moves(self._model, self._step.beside) as seen:
+        with without_side_effects(self._model, self._step.beside) as seen:
             program = self.make(seen.while_in(function), static, [*inputs, *rows])
             seen.check(program.traced)
         self._refuse_strays(program.captured, static)

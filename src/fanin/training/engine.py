@@ -13,19 +13,19 @@ from torch.utils import _pytree as pytree
 from fanin.errors import NotTraceableError
 from fanin.graph.tree import leaves
 from fanin.kernels.rows import rows_key, rows_tensors
-from fanin.layers.devices import device_of
+from fanin.layers.base.devices import device_of
 from fanin.program import Program
+from fanin.training.backoff import Backoff
 from fanin.training.compiling import AnyProgram, Compiler, Notes
 from fanin.training.data import Batch
-from fanin.training.kinds import Kinds
+from fanin.training.fallback_reasons import reason_for, warn_of
+from fanin.training.guards.guard import Guard, has_hooks
 from fanin.training.locks import lock_of
-from fanin.training.patience import Patience
-from fanin.training.reasons import reason_for, warn_of
+from fanin.training.program_cache import ProgramCache
 from fanin.training.step import Step
 from fanin.training.sums import Sums
 from fanin.training.uncopied import Uncopied
 from fanin.training.updaters import Updater
-from fanin.training.watch import Watch, has_hooks
 
 
 class Outcome(NamedTuple):
@@ -63,9 +63,9 @@ class Engine(Uncopied):
         self.model, self._beside = step.objective.model, step.beside
         self._lock = lock_of(self.model)
         self._compiler = Compiler(step, updater, sums, wants_loss, wants_outputs, make or Program)
-        self._programs: Kinds[tuple[AnyProgram, Notes]] = Kinds()
-        self._watch: Watch | None = None
-        self._patience = Patience()
+        self._programs: ProgramCache[tuple[AnyProgram, Notes]] = ProgramCache()
+        self._guard: Guard | None = None
+        self._backoff = Backoff()
         self._trains = self.is_ready = False  # whether there are weights, all of them made, and without hooks
         self._warned = False
         self._reason: str | None = None
@@ -79,26 +79,26 @@ class Engine(Uncopied):
 
     # --- keeping up with the model ---------------------------------------------------------------------------
 
-    def look(self) -> None:
+    def revalidate(self) -> None:
         """See whether the model changed since its programs were made, and forget them if it did."""
         with self._lock:
-            self._look()
+            self._revalidate()
 
-    def _look(self) -> None:
+    def _revalidate(self) -> None:
         updater = self.updater if self._trains else None
         moved = any(one.data_ptr() != address for one, address in self._captured)
-        if self._watch is None or moved or not self._watch.stands() or (updater is not None and not updater.stands()):
-            if self._watch is not None:
-                self._patience.changed()
-                if self._patience.is_lost:
-                    what = self._watch.difference() or "something beside the module"
+        if self._guard is None or moved or not self._guard.holds() or (updater is not None and not updater.holds()):
+            if self._guard is not None:
+                self._backoff.changed()
+                if self._backoff.is_lost:
+                    what = self._guard.difference() or "something beside the module"
                     self._explain(NotTraceableError(f"{what} changes again and again"))
             self._programs.clear()
             self._captured.clear()
             self._last_key = None
             self._arrange()
-            self._watch = Watch(self.model, self._beside)
-        self._modes = self._watch.modes()
+            self._guard = Guard(self.model, self._beside)
+        self._modes = self._guard.modes()
         self._last_batch = None
 
     def _arrange(self) -> None:
@@ -128,7 +128,7 @@ class Engine(Uncopied):
         updater = self.updater
         if updater is None or not self.is_ready or not self._trains:
             return None
-        if not self._patience.passed():
+        if not self._backoff.passed():
             return None
         kind = updater.next()
         found = self._program(("train", kind), batch, lambda: self._compiler.train(kind, batch))
@@ -171,7 +171,7 @@ class Engine(Uncopied):
                 found = self._programs.find(key, lambda: self._made(make))
         if found is not None:
             self._last_batch, self._last_kind, self._last_key, self._last_found = batch, kind, key, found
-            self._last_rows, self._last_inputs = rows, found[0].look([*_leaves(batch), *rows])
+            self._last_rows, self._last_inputs = rows, found[0].view_inputs([*_leaves(batch), *rows])
         return found
 
     def _made(self, make: Callable[[], tuple[AnyProgram, Notes]]) -> tuple[AnyProgram, Notes] | None:

@@ -13,8 +13,8 @@ from fanin import arguments
 from fanin.callbacks import CallbackList, History
 from fanin.errors import DataError
 from fanin.graph.tree import as_list, tree_map
-from fanin.layers.variables import to_numpy
-from fanin.training import predicting, ready
+from fanin.layers.base.variables import to_numpy
+from fanin.training import predict_loop, preparation
 from fanin.training.compiled import Compiled
 from fanin.training.data import Arrays, Batch
 from fanin.training.denormals import flush_denormals
@@ -37,21 +37,21 @@ def fit(
     epochs, initial_epoch = arguments.whole("epochs", epochs), arguments.whole("initial_epoch", initial_epoch)
     if validation_steps is not None:
         arguments.positive("validation_steps", validation_steps)
-    validates = ready.validates(validation_freq)
-    data = ready.reader(model, class_weight, size, shuffle).read(x, y, sample_weight)
+    validates = preparation.validates(validation_freq)
+    data = preparation.reader(model, class_weight, size, shuffle).read(x, y, sample_weight)
     held_out: Any = None
     if validation_data is not None:
-        held_out = ready.validation(model, held_size, validation_data)
+        held_out = preparation.validation(model, held_size, validation_data)
     elif validation_split:
         if not isinstance(data, Arrays):
             raise ValueError("validation_split needs arrays; give validation_data instead.")
         data, held_out = data.split(validation_split)
         if class_weight is not None:  # is about training
             held_out = held_out.without_weights()
-    trainer = ready.trainer(model, compiled, data, "y", trains=True)
+    trainer = preparation.trainer(model, compiled, data, "y", trains=True)
     if held_out is not None:
-        ready.check_targets(compiled, held_out, "validation y")
-    steps = ready.steps(data, size, steps_per_epoch, "steps_per_epoch")
+        preparation.check_targets(compiled, held_out, "validation y")
+    steps = preparation.steps(data, size, steps_per_epoch, "steps_per_epoch")
     history = next((one for one in as_list(callbacks) if type(one) is History), None) or History()
     params = {"epochs": epochs, "steps": steps, "verbose": verbose, "directions": compiled.directions()}
     hooks = CallbackList([*(one for one in as_list(callbacks) if one is not history), history], model=model, **params)
@@ -59,7 +59,7 @@ def fit(
     model.stop_training = False
     model._initial_epoch, model._initial_batch = initial_epoch, 0
     model.history = history
-    batches = ready.endless(data, size, shuffle) if steps_per_epoch is not None else None
+    batches = preparation.endless(data, size, shuffle) if steps_per_epoch is not None else None
     reuse = not overrides(model, "train_step")
     logs: Logs = {}
     try:
@@ -68,12 +68,16 @@ def fit(
         for epoch in range(model._initial_epoch, epochs):
             hooks.call("on_epoch_begin", epoch, {})
             progress.begin(f"Epoch {epoch + 1}/{epochs}", steps)
-            source = ready.batches(data, size, shuffle, reuse=reuse) if batches is None else islice(batches, steps)
+            source = (
+                preparation.batches(data, size, shuffle, reuse=reuse) if batches is None else islice(batches, steps)
+            )
             with _train_mode(model), flush_denormals():
                 logs = _train_epoch(trainer, source, hooks, progress, done)
             done = 0
             if held_out is not None and validates(epoch + 1):
-                found = _run_test(trainer, ready.batches(held_out, held_size, False, validation_steps), hooks, None)
+                found = _run_test(
+                    trainer, preparation.batches(held_out, held_size, False, validation_steps), hooks, None
+                )
                 logs |= {f"val_{name}": value for name, value in found.items()}
             progress.end(logs)
             hooks.call("on_epoch_end", epoch, logs)
@@ -93,16 +97,16 @@ def _train_epoch(trainer: Trainer, source: Iterator[Batch], hooks: CallbackList,
     for number, batch in enumerate(islice(source, done, None), done):
         if begins:
             hooks.call("on_train_batch_begin", number, {})
-            trainer.look()
+            trainer.revalidate()
         trainer.train(batch)
         if ends:
             hooks.call("on_train_batch_end", number, trainer.logs())
-            trainer.look()
+            trainer.revalidate()
         progress.advance(trainer.logs)
         if trainer.model.stop_training:
             break
     if trainer.rows == 0:
-        raise DataError(ready.NO_BATCH.format("train on"))
+        raise DataError(preparation.NO_BATCH.format("train on"))
     return trainer.logs()
 
 
@@ -112,13 +116,13 @@ def evaluate(
 ) -> Logs:  # fmt: skip
     """Loss and metrics over data; see `Model.evaluate`."""
     size = arguments.positive("batch_size", 32 if batch_size is None else batch_size)
-    data = ready.reader(model, None, size, stays=False).read(x, y, sample_weight)
-    trainer = ready.trainer(model, compiled, data, "y")
-    hooks = CallbackList(callbacks, model=model, epochs=1, steps=ready.steps(data, size, steps), verbose=verbose)
+    data = preparation.reader(model, None, size, stays=False).read(x, y, sample_weight)
+    trainer = preparation.trainer(model, compiled, data, "y")
+    hooks = CallbackList(callbacks, model=model, epochs=1, steps=preparation.steps(data, size, steps), verbose=verbose)
     progress = Progress(verbose)
     try:
-        progress.begin("Evaluate", ready.steps(data, size, steps))
-        logs = _run_test(trainer, ready.batches_once(model, data, size, steps), hooks, progress)
+        progress.begin("Evaluate", preparation.steps(data, size, steps))
+        logs = _run_test(trainer, preparation.batches_once(model, data, size, steps), hooks, progress)
         progress.end(logs)
     finally:
         progress.close()
@@ -141,7 +145,7 @@ def _run_test(trainer: Trainer, source: Iterator[Batch], hooks: CallbackList, pr
             if trainer.model.stop_evaluating:
                 break
     if trainer.rows == 0:
-        raise DataError(ready.NO_BATCH.format("evaluate"))
+        raise DataError(preparation.NO_BATCH.format("evaluate"))
     logs = trainer.logs()
     hooks.call("on_test_end", logs)
     return logs
@@ -158,20 +162,20 @@ def predict(
     plain = small and callbacks is None and steps is None and out is None and verbose == 0 and not deterministic
     if plain and own is not None and (found := own.quickly(x)) is not None:
         return found
-    data = ready.reader(model, None, size, finite=False, stays=False).read(x)
-    hooks = CallbackList(callbacks, model=model, epochs=1, steps=ready.steps(data, size, steps), verbose=verbose)
+    data = preparation.reader(model, None, size, finite=False, stays=False).read(x)
+    hooks = CallbackList(callbacks, model=model, epochs=1, steps=preparation.steps(data, size, steps), verbose=verbose)
     progress = Progress(verbose)
     try:
         hooks.call("on_predict_begin", {})
         with _eval_mode(model):
             prediction = _prediction(model)
-            runner = predicting.Tiled(prediction) if deterministic else prediction
+            runner = predict_loop.Tiled(prediction) if deterministic else prediction
             in_batches = deterministic or steps is not None or hooks.wants("on_predict_batch_begin")
             if not in_batches and not hooks.wants("on_predict_batch_end"):
-                size = predicting.rows_of_a_run(prediction, data, size, is_free=batch_size is None)
-            progress.begin("Predict", ready.steps(data, size, steps))
-            batches = ready.batches_once(model, data, size, steps)
-            outputs = predicting.run(runner, data, batches, hooks, progress, out, steps is None)
+                size = predict_loop.rows_of_a_run(prediction, data, size, is_free=batch_size is None)
+            progress.begin("Predict", preparation.steps(data, size, steps))
+            batches = preparation.batches_once(model, data, size, steps)
+            outputs = predict_loop.run(runner, data, batches, hooks, progress, out, steps is None)
             if plain and len(x) <= size and not overrides(model, "predict_step"):
                 prediction.remember(x)
         progress.end({})
@@ -187,8 +191,8 @@ def predict(
 
 def train_on_batch(model: Any, compiled: Compiled, x: Any, y: Any, sample_weight: Any, class_weight: Any) -> Logs:
     """One step; see `Model.train_on_batch`."""
-    data = ready.reader(model, class_weight).arrays(x, y, sample_weight)
-    trainer = ready.trainer(model, compiled, data, "y", trains=True)
+    data = preparation.reader(model, class_weight).arrays(x, y, sample_weight)
+    trainer = preparation.trainer(model, compiled, data, "y", trains=True)
     with _train_mode(model), flush_denormals():
         trainer.begin_pass()
         for batch in data.batches(_one_batch(data)):
@@ -198,8 +202,10 @@ def train_on_batch(model: Any, compiled: Compiled, x: Any, y: Any, sample_weight
 
 def test_on_batch(model: Any, compiled: Compiled, x: Any, y: Any, sample_weight: Any) -> Logs:
     """Loss and metrics on one batch; see `Model.test_on_batch`."""
-    data = ready.reader(model).arrays(x, y, sample_weight)
-    return _run_test(ready.trainer(model, compiled, data, "y"), data.batches(_one_batch(data)), CallbackList(), None)
+    data = preparation.reader(model).arrays(x, y, sample_weight)
+    return _run_test(
+        preparation.trainer(model, compiled, data, "y"), data.batches(_one_batch(data)), CallbackList(), None
+    )
 
 
 def _one_batch(data: Arrays) -> int:
@@ -210,7 +216,7 @@ def _one_batch(data: Arrays) -> int:
 
 def predict_on_batch(model: Any, x: Any) -> Any:
     """Outputs of one batch; see `Model.predict_on_batch`."""
-    data = ready.reader(model, finite=False).arrays(x)
+    data = preparation.reader(model, finite=False).arrays(x)
     with _eval_mode(model):
         return tree_map(to_numpy, _prediction(model)(data.x))
 
@@ -222,7 +228,7 @@ def _prediction(model: Any) -> Prediction:
     if prediction is None:
         own = (lambda x: model.predict_step((x,))) if overrides(model, "predict_step") else None
         prediction = model.__dict__["_prediction"] = Prediction(model, own)
-    prediction.look()
+    prediction.revalidate()
     return prediction
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from fanin import arguments
-from fanin.layers.layer import Layer
+from fanin.layers.base.layer import Layer
 from fanin.optimizers import Optimizer
 
 

@@ -11,21 +11,21 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fanin.kernels.rows import rows_key, rows_tensors, with_rows_tensors
-from fanin.layers.convert import as_tensor, tensors_on
-from fanin.layers.devices import device_of
-from fanin.layers.modes import in_eval_mode
-from fanin.layers.variables import to_numpy
+from fanin.layers.base.convert import as_tensor, tensors_on
+from fanin.layers.base.devices import device_of
+from fanin.layers.base.modes import in_eval_mode
+from fanin.layers.base.variables import to_numpy
 from fanin.program import Program
-from fanin.program.apart import rows_stay_apart
 from fanin.program.effects import tensors_of
 from fanin.program.passes import FOR_GOOD, UNTIL_PREPARED, TracedPass
+from fanin.program.row_independence import rows_are_independent
 from fanin.program.trace import Traced, trace
-from fanin.training.kinds import Kinds
+from fanin.training.guards.guard import Guard
 from fanin.training.locks import lock_of
+from fanin.training.program_cache import ProgramCache
+from fanin.training.side_effects import without_side_effects
 from fanin.training.swapped import swapped
-from fanin.training.traceable import nothing_moves
 from fanin.training.uncopied import Uncopied
-from fanin.training.watch import Watch
 
 _MOST_SHAPES = 32  # that `quickly` finds
 ForArray = Callable[[Any], list[Any]]
@@ -60,19 +60,19 @@ class Prediction(Uncopied):
         self._lasting: Sequence[TracedPass] = [self._own_captured, *FOR_GOOD] if is_snapshot else UNTIL_PREPARED
         self._copies: dict[int, tuple[Tensor, Tensor]] | None = {} if is_snapshot else None
         self._call = call or module
-        self._programs: Kinds[tuple[Program, Any]] = Kinds(is_patient=not is_snapshot)
+        self._programs: ProgramCache[tuple[Program, Any]] = ProgramCache(is_patient=not is_snapshot)
         self._by_shape: dict[Any, tuple[ForArray, Any]] = {}
         self._at_once: dict[Any, int | None] = {}
-        self._watch: Watch | None = None
+        self._guard: Guard | None = None
 
-    def look(self) -> None:
+    def revalidate(self) -> None:
         """Forget the programs if the module changed since they were made."""
         with self._lock:
-            if self._watch is None or not self._watch.stands_for_outputs() or not self._watch.lies_as_it_lay():
+            if self._guard is None or not self._guard.holds_for_outputs() or not self._guard.memory_is_the_same():
                 self._programs.clear()
                 self._by_shape.clear()
                 self._at_once.clear()
-                self._watch = Watch(self.module)
+                self._guard = Guard(self.module)
             programs = self.programs
         for program in programs:
             program.prepare()
@@ -81,8 +81,8 @@ class Prediction(Uncopied):
         """The outputs for a single array of a shape that was remembered, by the shortest way; None if it has to go the
         long one: the module is not as it was, or not in eval mode."""
         found = self._by_shape.get(x.shape) if x.dtype is _FLOAT32 and x.flags.c_contiguous else None
-        watch = self._watch
-        if found is None or watch is None or not watch.stands_for_outputs() or watch.trains() or rows_key() is not None:
+        guard = self._guard
+        if found is None or guard is None or not guard.holds_for_outputs() or guard.trains() or rows_key() is not None:
             return None
         run, structure = found
         results = run(x)
@@ -133,9 +133,9 @@ class Prediction(Uncopied):
             return None
         examples = [[one.new_zeros(rows, *one.shape[1:]) for one in inputs] for rows in (3, 8)]
         try:
-            with in_eval_mode(self.module.modules()), nothing_moves(self.module):
+            with in_eval_mode(self.module.modules()), without_side_effects(self.module):
                 few, more = (trace(*self._function(given, structure)) for given in examples)
-                stay_apart = rows_stay_apart(few, more)
+                stay_apart = rows_are_independent(few, more)
         except Exception:  # `program` says why
             stay_apart = False
         if not stay_apart:
@@ -182,12 +182,12 @@ class Prediction(Uncopied):
 
     def take(self) -> None:
         """The module of a snapshot is as it shall be: all its layers are built."""
-        self._watch = Watch(self.module)
+        self._guard = Guard(self.module)
 
     def _still_stands(self) -> None:
         """RuntimeError if the module of a snapshot has changed: another program would be one of another model."""
-        if self._watch is not None and not self._watch.stands_for_outputs():
-            what = self._watch.difference() or "something"
+        if self._guard is not None and not self._guard.holds_for_outputs():
+            what = self._guard.difference() or "something"
             raise RuntimeError(
                 f"compile_predict: inputs of another shape came first after a change of the module ({what}). Call "
                 "refresh() to take it over."
@@ -198,7 +198,7 @@ class Prediction(Uncopied):
         if self._copies is not None and rows_key() is None:  # which adapter acts is noted in the layers for a while
             self._still_stands()
         try:
-            with in_eval_mode(self.module.modules()), nothing_moves(self.module) as seen:
+            with in_eval_mode(self.module.modules()), without_side_effects(self.module) as seen:
                 function, static, given = self._function(inputs, structure, shapes)
                 program = Program(seen.while_in(function), static, given, lasting=self._lasting)
                 seen.check(program.traced)

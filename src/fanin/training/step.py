@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from fanin import regularizers
-from fanin.layers.scope import Record, collect_losses
+from fanin.layers.base.scope import Record, collect_losses
 from fanin.training.data import Batch
 
 Variables = dict[str, torch.Tensor]

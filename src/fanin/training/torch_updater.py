@@ -64,13 +64,13 @@ class TorchUpdater:
             for _ in self.optimizer.param_groups
         ]
         self.numbers = [number for numbers in self._numbers for number in numbers]
-        self._members = self._look()
+        self._members = self._memberships()
 
-    def stands(self) -> bool:
+    def holds(self) -> bool:
         """As `Updater.stands`, and whether its state is the same tensors; options are part of the kind of each step."""
-        return self._look() == self._members
+        return self._memberships() == self._members
 
-    def _look(self) -> list[list[int]]:
+    def _memberships(self) -> list[list[int]]:
         members = [[*map(id, group["params"])] for group in self.optimizer.param_groups]
         own = self.optimizer
         hooks = [len(own._optimizer_step_pre_hooks), len(own._optimizer_step_post_hooks), int(_has_own_step(own))]
@@ -150,7 +150,7 @@ class TorchUpdater:
         for weight, had in zip(self.weights, has_gradient, strict=True) if self._fresh else ():
             if had and id(weight) in self._fresh:
                 self.optimizer.state[weight].update(self._fresh.pop(id(weight)))
-                self._members = self._look()
+                self._members = self._memberships()
 
 
 def _has_own_step(optimizer: torch.optim.Optimizer) -> bool:

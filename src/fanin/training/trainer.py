@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from fanin.layers.devices import device_of
-from fanin.layers.ledger import run_updates
+from fanin.layers.base.devices import device_of
+from fanin.layers.base.ledger import run_updates
 from fanin.optimizers import Optimizer
 from fanin.program import InductorProgram, Program
 from fanin.training.compiled import Compiled
@@ -56,12 +56,12 @@ class Trainer:
         else:
             self.model.begin_metrics()
         self._ledgers = self.model._ledgers()
-        self.look()
+        self.revalidate()
 
-    def look(self) -> None:
+    def revalidate(self) -> None:
         """See whether callbacks changed the model: its programs are then made anew."""
         if not self.compiled.run_eagerly:
-            self.engine.look()
+            self.engine.revalidate()
 
     def _engine(self, device: torch.device) -> Engine:
         """The engine of the last pass, if it still fits; its sums begin anew."""

@@ -35,7 +35,7 @@ class Updater(Protocol):
     def arrange(self, trained: list[Tensor]) -> None:
         """Get ready for these weights."""
 
-    def stands(self) -> bool:
+    def holds(self) -> bool:
         """Whether the optimizer has the options and the weights that it had at `arrange`."""
 
     def next(self) -> Hashable:
@@ -76,7 +76,7 @@ class OwnUpdater:
         self._options = itemgetter(*names)
         self._values = self._options(self._own)
 
-    def stands(self) -> bool:
+    def holds(self) -> bool:
         """As `Updater.stands`."""
         return bool(self._options(self._own) == self._values)
 

@@ -6,23 +6,23 @@ from collections.abc import Callable
 
 from torch import fx
 
-from fanin.program.passes.biases import sum_rows_by_product
-from fanin.program.passes.common import share_equal_results
-from fanin.program.passes.constants import mark_constants
-from fanin.program.passes.copies import drop_copies
-from fanin.program.passes.counters import mark_counters
+from fanin.program.passes.bias_gradients import sum_rows_by_product
+from fanin.program.passes.common_subexpressions import share_equal_results
 from fanin.program.passes.cross_entropy import simplify_cross_entropy
-from fanin.program.passes.draws import draw_words
-from fanin.program.passes.fusion import fuse_activations
-from fanin.program.passes.narrow import rearrange_narrow_products
-from fanin.program.passes.packed import pack_weights
-from fanin.program.passes.prepared import mark_prepared
-from fanin.program.passes.products import use_onednn
-from fanin.program.passes.small import mark_small_products
-from fanin.program.passes.split import split_products
-from fanin.program.passes.unread import drop_unread
-from fanin.program.passes.views import drop_views
-from fanin.program.passes.widen import widen_small_products
+from fanin.program.passes.dead_code import drop_unread
+from fanin.program.passes.dropout_draws import draw_words
+from fanin.program.passes.hoisting import mark_constants
+from fanin.program.passes.in_place_activations import fuse_activations
+from fanin.program.passes.narrow_products import rearrange_narrow_products
+from fanin.program.passes.onednn_products import use_onednn
+from fanin.program.passes.packed_weights import pack_weights
+from fanin.program.passes.partitioned_products import split_products
+from fanin.program.passes.prepared_values import mark_prepared
+from fanin.program.passes.redundant_copies import drop_copies
+from fanin.program.passes.redundant_views import drop_views
+from fanin.program.passes.small_products import mark_small_products
+from fanin.program.passes.step_counters import mark_counters
+from fanin.program.passes.widened_products import widen_small_products
 from fanin.program.trace import Traced
 
 Pass = Callable[[fx.Graph], None]

@@ -1,0 +1,47 @@
+"""Views of a program's inputs: made once for inputs that are refilled, each in as few operations as it takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, fx
+
+
+class InputViews:
+    """The lines that make views of the inputs, and what they name: w0, w1, ..."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}  # expression -> the name of its value
+        self._base: dict[fx.Node, fx.Node] = {}  # view -> the input that it begins with
+
+    def name(self, expression: str) -> str:
+        """The name of a value, the same for the same expression."""
+        return self.names.setdefault(expression, f"w{len(self.names)}")
+
+    def strided(self, node: fx.Node) -> tuple[fx.Node, tuple[int, ...], tuple[int, ...]] | None:
+        """Input, shape and strides of a view, if one `as_strided` makes it: it begins where the input does."""
+        source: Any = node.args[0]
+        base = self._base.get(source, source)
+        view, whole = node.meta["val"], base.meta["val"]
+        if not isinstance(view, Tensor) or view.dtype != whole.dtype or base.op != "placeholder":
+            return None
+        if view.storage_offset() != whole.storage_offset():
+            return None
+        self._base[node] = base
+        return base, tuple(view.shape), tuple(view.stride())
+
+    def read_by(self, lines: Iterable[str]) -> dict[str, str]:
+        """Name -> expression of what these lines read, directly or through other views."""
+        wanted = set(_names("\n".join(lines)))
+        found = []
+        for expression, name in reversed(self.names.items()):
+            if name in wanted:
+                found.append((name, expression))
+                wanted.update(_names(expression))
+        return dict(reversed(found))
+
+
+def _names(source: str) -> list[str]:
+    return re.findall(r"\bw\d+\b", source)

@@ -1,0 +1,141 @@
+"""What comes before a pass over data: arguments checked, data read, the model built, targets looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+
+from fanin import arguments
+from fanin.errors import DataError
+from fanin.graph.tree import tree_map
+from fanin.layers.base.devices import device_of
+from fanin.layers.base.modes import in_eval_mode, state_kept
+from fanin.training.compiled import Compiled
+from fanin.training.data import Arrays, Batch, Stream, on_device
+from fanin.training.reader import Reader
+from fanin.training.trainer import Trainer, overrides
+
+NO_BATCH = "The data gave no batch: there is nothing to {}. A generator that has run out gives none in a later pass."
+
+
+def reader(
+    model: Any, class_weight: Any = None, batch_size: int = 32, shuffle: bool = False, finite: bool = True,
+    stays: bool = True,
+) -> Reader:  # fmt: skip
+    """A reader for the data of a model: onto its device, where it stays; data that is read once goes batch by batch."""
+    device = device_of(model)
+    home = device if stays or device.type == "cpu" else None
+    return Reader(model.dtype_policy.variable, home, class_weight, finite, batch_size, shuffle)
+
+
+def validation(model: Any, size: int, given: Any) -> Arrays | Stream:
+    """The data of `validation_data`: (x, y) or (x, y, sample_weight), or what can be iterated over. Each validation
+    scores the same batches, also of a generator."""
+    found = reader(model, None, size)
+    read = found.read(*given) if isinstance(given, (tuple, list)) else found.read(given)
+    return read.keep() if isinstance(read, Stream) else read
+
+
+def validates(frequency: Any) -> Callable[[int], bool]:
+    """Whether an epoch, counted from 1, ends with a validation: every so many do, or those of a list."""
+    if isinstance(frequency, (list, tuple, set, range)):
+        return frozenset(frequency).__contains__
+    every = arguments.positive("validation_freq", frequency)
+    return lambda epoch: epoch % every == 0
+
+
+def trainer(model: Any, compiled: Compiled, data: Arrays | Stream, name: str, trains: bool = False) -> Trainer:
+    """Build the model for the data's shape, settle the metrics, and check the targets before anything is trained."""
+    model._see_all_children()
+    x, y = (data.x, data.y) if isinstance(data, Arrays) else data.peek()[:2]
+    if trains and not compiled.has_optimizer and not overrides(model, "train_step"):
+        raise ValueError(f"Model {model.name!r} was compiled without an optimizer: it can be evaluated, not trained.")
+    if y is None and compiled.has_loss:
+        raise DataError(
+            f"{name} is missing: the loss needs targets. x and y are two arguments, unless a DataLoader, a Dataset or "
+            "a generator gives batches (x, y)."
+        )
+    if isinstance(data, Arrays) and data.rows == 0:
+        raise DataError(f"The data is empty: there is nothing to {'train on' if trains else 'evaluate'}.")
+    if not model.built:
+        model.build(tree_map(lambda leaf: (None, *leaf.shape[1:]), x))
+    try:
+        output_shape = _output_shape(model, x)
+    except NotImplementedError:  # no call: the model's own step may do without
+        if not overrides(model, "train_step"):
+            raise
+        return Trainer(model, compiled, None)
+    if trains and not overrides(model, "train_step"):
+        _check_weights(model, compiled.optimizer)
+    compiled.bind(model, output_shape, y)
+    check_targets(compiled, data, name)
+    return Trainer(model, compiled, output_shape)
+
+
+def _check_weights(model: Any, optimizer: Any) -> None:
+    """ValueError for one of torch.optim's optimizers that was made of weights none of which this model trains."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        return
+    held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    if trained and held.isdisjoint(map(id, trained)):
+        raise ValueError(
+            f"Model {model.name!r}: its optimizer, {type(optimizer).__name__}, holds none of the {len(trained)} "
+            "weights that train. Make it of model.parameters(), once the model is as it shall be, and compile again."
+        )
+
+
+def _output_shape(model: Any, x: Any) -> Any:
+    """The shapes of the outputs for this data; a `call` that decides by values is run on the first rows."""
+    try:
+        return model.compute_output_shape(tree_map(lambda leaf: (None, *leaf.shape[1:]), x))
+    except ValueError:
+        if model._says_shape() and model._network is None:
+            raise
+    with in_eval_mode(model.modules()), state_kept(model), torch.no_grad():
+        outputs = model(tree_map(lambda leaf: leaf[:2].to(device_of(model)), x))
+    return tree_map(lambda leaf: (None, *leaf.shape[1:]), outputs)
+
+
+def check_targets(compiled: Compiled, data: Arrays | Stream, name: str) -> None:
+    """DataError for targets that cannot be learned: at once, or of a stream when they come."""
+    if isinstance(data, Arrays):
+        compiled.check_targets(data.y, name)
+    else:  # `peek` has prepared the first batch; every later one is looked at when it comes
+        data.check = lambda batch, where: compiled.check_targets(batch.y, f"{where}: {name}")
+        data.check(data.peek(), "batch 0")
+
+
+def batches(
+    data: Arrays | Stream, batch_size: int, shuffle: bool, steps: int | None = None, reuse: bool = False
+) -> Iterator[Batch]:
+    """One pass over data, or so many steps of it."""
+    source = data.batches(batch_size, shuffle, reuse) if isinstance(data, Arrays) else data.batches()
+    return source if steps is None else islice(source, steps)
+
+
+def batches_once(model: Any, data: Arrays | Stream, batch_size: int, steps: int | None) -> Iterator[Batch]:
+    """The batches of data that was left where it is, each moved to the model."""
+    found, device = batches(data, batch_size, False, steps), device_of(model)
+    return found if device.type == "cpu" else on_device(found, device)
+
+
+def endless(data: Arrays | Stream, batch_size: int, shuffle: bool) -> Iterator[Batch]:
+    """Batches pass after pass, for epochs that are counted in steps."""
+    while True:
+        found = False
+        for batch in batches(data, batch_size, shuffle):
+            found = True
+            yield batch
+        if not found:
+            return
+
+
+def steps(data: Arrays | Stream, batch_size: int, asked: int | None, name: str = "steps") -> int | None:
+    """The number of steps of a pass, if it is known; `name` is that of the argument."""
+    if asked is not None:
+        return arguments.positive(name, asked)
+    return data.steps(batch_size) if isinstance(data, Arrays) else data.steps()

@@ -19,7 +19,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 import fanin
 from fanin.kernels import KernelScheme, Slot
-from fanin.layers import Dense, Layer
+from fanin.layers import Dense, Embedding, Layer
 
 
 def built(*args: Any, input_dim: int = 4, **kwargs: Any) -> Dense:
@@ -80,6 +80,48 @@ def test_load_state_dict_builds_the_layers_of_a_model():
     target.load_state_dict(torch.load(buffer, weights_only=True))
     x = torch.randn(2, 4)
     assert torch.equal(target(x), source(x))
+
+
+def test_load_state_dict_of_a_part_builds_what_it_can():
+    """What torch says of the rest, it says here: a missing key is an error, or, if not strict, listed."""
+    source, x = nn.Sequential(built(3), built(2, input_dim=3)), torch.randn(2, 4)
+    part = {name: value for name, value in source.state_dict().items() if name.startswith("0.")}
+    target = nn.Sequential(Dense(3), Dense(2))
+    found = target.load_state_dict(part, strict=False)
+    assert found.missing_keys == ["1.kernel", "1.bias"]
+    assert (target[0].built, target[1].built) == (True, False)
+    assert torch.equal(target[0](x), source[0](x))
+    kernel_alone = Dense(3)
+    assert kernel_alone.load_state_dict({"kernel": source[0].kernel}, strict=False).missing_keys == ["bias"]
+    assert torch.equal(kernel_alone(x), x @ source[0].kernel)  # a bias begins at 0
+    with pytest.raises(RuntimeError, match="Missing key"):
+        nn.Sequential(Dense(3), Dense(2)).load_state_dict(part)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_load_state_dict_that_does_not_say_the_shape(strict):
+    layer = Dense(3, name="head")
+    with pytest.raises(RuntimeError, match="Layer 'head' is not built, and 'bias' in the state_dict does not say its"):
+        layer.load_state_dict({"bias": torch.ones(3)}, strict=strict)
+    assert not layer.built
+    layer.load_state_dict({}, strict=False)
+    layer.build((None, 4))
+    layer.load_state_dict({"bias": torch.ones(3)}, strict=False)
+    assert layer.bias.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("plain", "adapted"), [(Dense(3), Dense(3, lora_rank=2)), (Embedding(9, 3), Embedding(9, 3, lora_rank=2))]
+)
+def test_weights_without_adapters_build_a_layer_with_lora(plain, adapted):
+    x = torch.arange(8).reshape(2, 4)
+    expected = plain(x)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        type(adapted).from_config(adapted.get_config()).load_state_dict(plain.state_dict())
+    found = adapted.load_state_dict(plain.state_dict(), strict=False)
+    assert [name.rsplit("_", 1)[-1] for name in found.missing_keys] == ["a", "b"]
+    assert torch.equal(adapted(x), expected)  # B begins at 0
+    assert all("lora" in name for name, p in adapted.named_parameters() if p.requires_grad and "bias" not in name)
 
 
 def test_an_optimizer_made_before_the_load_trains_what_was_loaded():

@@ -11,7 +11,7 @@ import torch
 
 from fanin import Model, Sequential
 from fanin.errors import EagerLayerError
-from fanin.layers import BatchNormalization, Dense, Input, Layer, TorchModule
+from fanin.layers import BatchNormalization, Dense, Embedding, Input, Layer, TorchModule
 
 SINGLE = ["input", "output", "input_mask", "output_mask", "input_shape", "output_shape"]
 AT = [f"get_{name}_at" for name in SINGLE]
@@ -212,6 +212,18 @@ def test_inspect_works_on_a_layer_that_was_never_called(layer):
     assert "weights" in names
     assert not hasattr(layer, "graph")
     assert not hasattr(layer, "scope_name")
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [(Dense(3, lora_rank=2), "effective_kernel"), (Embedding(5, 3, lora_rank=2), "effective_embeddings")],
+)
+def test_inspect_works_on_a_layer_with_adapters_that_is_not_built(layer, name):
+    assert "weights" in {found for found, _ in inspect.getmembers(layer)}
+    with pytest.raises(AttributeError, match=f"Layer '{layer.name}' has no .* with adapters yet: build it, or call it"):
+        getattr(layer, name)
+    layer(torch.zeros(1, 4, dtype=torch.int32))
+    assert name in {found for found, _ in inspect.getmembers(layer)}
 
 
 @pytest.mark.parametrize("make", [Model, Sequential, lambda: Sequential([Input((4,)), Dense(3)])])

@@ -207,28 +207,176 @@ def test_two_classes_of_one_name(tmp_path):
 # --- ways of one's own to keep state ----------------------------------------------------------------------------------
 
 
+class Keeps(Dense):
+    """Keeps numbers beside its weights."""
+
+    fails = False
+
+    def __init__(self, units, **kwargs):
+        super().__init__(units, **kwargs)
+        self.kept = np.zeros(2)
+        self.names = []
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store["kept"] = self.kept
+
+    def load_own_variables(self, store):
+        self.kept[:] = store["kept"]
+        self.names += store
+        super().load_own_variables({name: store[name] for name in "01"})
+        if self.fails:
+            raise RuntimeError("halfway")
+
+
+def kept(units=2, first=Keeps):
+    torch.manual_seed(0)
+    return fanin.Sequential([fanin.Input((3,)), Dense(3), first(units, name="keeps"), Dense(2)])
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = kept()
+    with torch.no_grad():
+        for weight in model.weights:
+            weight.add_(1)
+    model.layers[1].kept += 5
+    model.save_weights(tmp_path / "m.weights.h5")
+    return tmp_path / "m.weights.h5"
+
+
+def state(layer):
+    return [w.tolist() for w in layer.weights], layer.kept.tolist(), list(layer.names)
+
+
+@pytest.mark.parametrize(
+    ("kind", "units", "message"),
+    [
+        (type("Keeps", (Keeps,), {"fails": True}), 2, "RuntimeError: halfway"),
+        (Keeps, 5, r"ValueError: Layer 'keeps': weight 0 has shape \(3, 5\), found \(3, 2\)"),
+        (type("Keeps", (Keeps,), {"load_own_variables": lambda self, store: store["lost"]}), 2, "has no 'lost'"),
+    ],
+)
+def test_own_variables_that_do_not_fit_change_nothing(saved, kind, units, message):
+    model = kept(units, kind)
+    model.layers[2].build((None, units))
+    before, kernel = state(model.layers[1]), model.layers[0].kernel.tolist()
+    place = r"layers/keeps/vars: load_own_variables\(\) of layer 'keeps': "
+    with pytest.raises(MismatchError, match=place + message):
+        model.load_weights(saved)
+    assert state(model.layers[1]) == before
+    assert model.layers[0].kernel.tolist() == kernel
+    with pytest.warns(UserWarning, match=place + message):
+        model.load_weights(saved, skip_mismatch=True)
+    assert state(model.layers[1]) == before
+    assert model.layers[0].kernel.tolist() != kernel
+
+
+def test_own_variables_wait_until_all_fits(saved):
+    model = fanin.Sequential([fanin.Input((3,)), Dense(3), Keeps(2, name="keeps"), Dense(4)])
+    before = state(model.layers[1])
+    with pytest.raises(MismatchError, match="has shape"):
+        model.load_weights(saved)
+    assert state(model.layers[1]) == before
+    model = kept()
+    model.load_weights(saved, objects_to_skip=[model.layers[1]])
+    assert model.layers[1].kept.tolist() == [0, 0]
+    model.load_weights(saved)
+    assert model.layers[1].kept.tolist() == [5, 5]
+    assert model.layers[1].names == ["0", "1", "kept"]
+
+
+def test_weights_that_a_layer_does_not_read_are_as_new_ones(tmp_path):
+    """Loaders take memory without values for weights that they will fill."""
+
+    class Partly(Dense):
+        def save_own_variables(self, store):
+            store["bias"], store["room"] = self.bias, np.zeros(100)
+
+        def load_own_variables(self, store):
+            self.bias.copy_(torch.from_numpy(store["bias"]))
+
+    model = kept(first=Partly)
+    with torch.no_grad():
+        model.layers[1].bias.fill_(3)
+    model.save(tmp_path / "m.keras")
+    random_state = torch.get_rng_state()
+    loaded = load_model(tmp_path / "m.keras", {"Partly": Partly})
+    assert torch.equal(torch.get_rng_state(), random_state)
+    kernel = loaded.layers[1].kernel.detach()
+    assert 0 < kernel.abs().max() <= (6 / (3 + 2)) ** 0.5  # glorot_uniform's limit
+    assert loaded.layers[1].bias.tolist() == [3, 3]
+
+
+def test_own_variables_and_adapters(tmp_path):
+    model = kept()
+    layer = model.layers[1]
+    layer.enable_lora(2)
+    with torch.no_grad():
+        layer.lora_kernel_b.fill_(0.5)
+    layer.kept += 1
+    model.save(tmp_path / "m.keras")
+    loaded = load_model(tmp_path / "m.keras", {"Keeps": Keeps})
+    assert torch.allclose(loaded(torch.eye(3)), model(torch.eye(3)))
+    assert torch.equal(loaded.layers[1].lora_kernel_b, layer.lora_kernel_b)
+    assert loaded.layers[1].kept.tolist() == [1, 1]
+
+
+def test_own_variables_by_default_want_as_many_arrays():
+    layer = Dense(2)
+    layer.build((None, 3))
+    store = {}
+    layer.save_own_variables(store)
+    assert store["0"] is layer.kernel
+    for wrong in ({"0": np.ones((3, 2))}, {"0": np.ones((3, 2)), "1": np.ones(2), "2": 0}):
+        with pytest.raises(ValueError, match=f"2 weights of its own, found {len(wrong)} arrays"):
+            layer.load_own_variables(wrong)
+    layer.load_own_variables({"0": np.ones((3, 2)), "1": np.zeros(2)})
+    assert layer.kernel.sum() == 6
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error", "message"),
+    [
+        ("a/b", 1.0, ValueError, "'a/b', which is no name without '/'"),
+        (".", 1.0, ValueError, "'.', which is no name"),
+        ("", 1.0, ValueError, "'', which is no name"),
+        (1, 1.0, ValueError, "1, which is no name"),
+        ("text", "words", TypeError, "'text', a str that is not made of numbers"),
+        ("objects", [object()], TypeError, "'objects', a list that is not made of numbers"),
+        ("ragged", [[1], [1, 2]], TypeError, "'ragged', a list that is not made of numbers"),
+    ],
+)
+def test_what_cannot_be_stored_is_not_written(tmp_path, key, value, error, message):
+    model = kept(first=type("Keeps", (Keeps,), {"save_own_variables": lambda self, store: store.update({key: value})}))
+    with pytest.raises(error, match=rf"Layer 'keeps' cannot be saved: its save_own_variables\(\) stores {message}"):
+        model.save_weights(tmp_path / "m.weights.h5")
+    assert not list(tmp_path.iterdir())
+
+
 def keeping(method):
     kind = type("Keeps", (Chained,), {method: lambda self, store: None})
     return fanin.Sequential([fanin.Input((3,)), kind(Dense(2), name="keeps")]), kind
 
 
-@pytest.mark.parametrize("method", ["save_own_variables", "load_own_variables", "save_assets", "load_assets"])
-def test_state_that_would_be_lost_is_refused(tmp_path, method):
+@pytest.mark.parametrize("method", ["save_assets", "load_assets"])
+def test_assets_that_would_be_lost_are_refused(tmp_path, method):
     model, kind = keeping(method)
     with pytest.raises(NotImplementedError, match=rf"Keeps 'keeps' defines {method}\(\), which fanin does not call"):
         model.save(tmp_path / "m.keras")
-    if method.endswith("assets"):  # which Keras has in archives only
-        model.save_weights(tmp_path / "m.weights.h5")
-        model.load_weights(tmp_path / "m.weights.h5")
-    else:
-        with pytest.raises(NotImplementedError, match=rf"Keeps 'keeps' defines {method}\(\)"):
-            model.save_weights(tmp_path / "m.weights.h5")
-        assert not list(tmp_path.iterdir())
+    model.save_weights(tmp_path / "m.weights.h5")  # Keras has them in archives only
+    model.load_weights(tmp_path / "m.weights.h5")
 
     plain = fanin.Sequential([fanin.Input((3,)), type("Keeps", (Chained,), {})(Dense(2), name="keeps")])
     plain.save(tmp_path / "m.keras")
     with pytest.raises(MismatchError, match=rf"m\.keras.*Keeps 'keeps' defines {method}\(\)"):
         load_model(tmp_path / "m.keras", {"Keeps": kind})
+
+
+def test_other_modules_with_a_way_of_their_own_are_refused(tmp_path):
+    module = type("Kept", (torch.nn.Linear,), {"save_own_variables": lambda self, store: None})(3, 2)
+    with pytest.raises(NotImplementedError, match=r"Kept None defines save_own_variables\(\)"):
+        fanin.saving.save_weights(module, tmp_path / "m.weights.h5")
 
 
 def test_an_optimizer_with_a_way_of_its_own(tmp_path):

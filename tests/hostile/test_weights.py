@@ -10,6 +10,7 @@ import marshal
 import os
 import random
 import struct
+import zipfile
 from contextlib import suppress
 
 import h5py
@@ -262,6 +263,74 @@ def test_a_state_that_no_optimizer_has_changes_nothing(tmp_path):
         changed(path, replaced(f"optimizer/vars/{name}", data=value))
         refuse(path, taker=taker)
         assert all(torch.equal(a, b) for a, b in zip(state, taker.optimizer.variables(), strict=True))
+
+
+class Takes(Dense):
+    """Takes all that the file has."""
+
+    def load_own_variables(self, store):
+        self.taken = {name: store[name] for name in store}
+
+
+def takers():
+    return fanin.Sequential([fanin.Input((3,)), Takes(4, name="takes")])
+
+
+def test_arrays_for_a_layer_that_reads_itself(tmp_path):
+    """M30 to M36 and M39, where no shape is known: nothing but plain numbers, which the file stores."""
+    path = tmp_path / "m.weights.h5"
+    (tmp_path / "secret").write_bytes(SECRET)
+    save_weights(takers(), path)
+    with h5py.File(path, "r+") as file:
+        del file.attrs["sha256"]
+    good, group, more = path.read_bytes(), "layers/takes/vars", "layers/takes/vars/more"
+
+    def links(file):
+        file[f"{group}/wide"] = np.ones(100_000, "f4")
+        for i in range(100):
+            file[f"{group}/{i + 2}"] = file[f"{group}/wide"]
+
+    def external(file):
+        file.create_dataset(more, shape=(16,), dtype="f4", external=[(str(tmp_path / "secret"), 0, 64)])
+
+    changes = [
+        (lambda f: f.create_dataset(more, shape=(2**20, 2**20), dtype="f4"), TooLargeError),  # never stored
+        (
+            lambda f: f.create_dataset(more, (2**25, 2**25), "f4", chunks=(1024, 1024), compression="gzip"),
+            MismatchError,
+        ),
+        *((lambda f, kind=kind: f.create_dataset(more, (3,), kind), MismatchError) for kind in KINDS[:7]),
+        (lambda f: f.create_dataset(more, data=h5py.Empty("f4")), MismatchError),
+        (lambda f: f.create_group(more), MismatchError),
+        (lambda f: f.__setitem__(more, h5py.SoftLink("/x")), UnsafeError),
+        (lambda f: f.__setitem__(more, h5py.ExternalLink("secret.h5", "x")), UnsafeError),
+        (external, UnsafeError),
+        (links, CorruptError),
+    ]
+    for change, kind in changes:
+        path.write_bytes(good)
+        changed(path, change)
+        taker = takers()
+        refuse(path, kind, taker)
+        assert not hasattr(taker.layers[0], "taken")
+    taker = takers()
+    for data in damaged_files(good, 100, 4):
+        path.write_bytes(data)
+        with bounded(), suppress(FormatError):
+            load_weights(taker, path)
+
+
+def test_giant_units_of_a_layer_that_reads_itself_take_no_memory(tmp_path):
+    path = tmp_path / "m.keras"
+    takers().save(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["config.json"] = members["config.json"].replace(b'"units": 4', b'"units": 4000000000')
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    with bounded(), pytest.raises(TooLargeError, match="takes"):
+        load_model(path, {"Takes": Takes})
 
 
 # --- M38: damage ------------------------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ def test_compute_mask_must_fit_the_outputs():
         def compute_mask(self, inputs, mask=None):
             return [inputs[..., 0] > 0, None]
 
-    with pytest.raises(ValueError, match="2 masks for 3 outputs"):
+    with pytest.raises(ValueError, match="layer 'wrong': expected a mask or None for each of 3 tensors, found 2"):
         Wrong()(torch.ones(2, 3))
 
 
@@ -152,7 +152,9 @@ def test_a_model_takes_a_mask_for_each_input():
     first, second = model([x, x], mask=[None, MASK])
     assert masks.get_mask(first) is None
     assert torch.equal(masks.get_mask(second), MASK)
-    with pytest.raises(ValueError, match=f"Model '{model.name}' takes a mask or None for each of 2 inputs, found 1"):
+    with pytest.raises(
+        ValueError, match=f"Model '{model.name}': expected a mask or None for each of 2 tensors, found 1"
+    ):
         model([x, x], mask=[MASK])
 
 

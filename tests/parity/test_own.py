@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import torch
 
 import fanin
 
@@ -65,3 +66,94 @@ def test_keras_reads_tied_weights(tmp_path, ending):
     read.load_weights(path)
     x = np.eye(8, dtype="f4")
     np.testing.assert_allclose(read.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+# --- own variables ----------------------------------------------------------------------------------------------------
+
+TABLES = {
+    "table": np.arange(6, dtype="f4").reshape(2, 3), "wide": np.float64([1e300, -1]), "count": np.int64([11]),
+    "small": np.uint8([250, 3]), "flags": np.array([True, False]), "half": np.float16([0.5]), "none": np.zeros((0, 3)),
+    "complex": np.complex64([1 + 2j]),
+}  # fmt: skip
+
+
+def keeping(K):
+    """A layer that keeps arrays beside its weights, as Keras's guide to saving writes one."""
+
+    class Keeps(K.layers.Dense):
+        def __init__(self, units, **kwargs):
+            super().__init__(units, **kwargs)
+            self.tables = {name: np.zeros_like(value) for name, value in TABLES.items()}
+            self.number = 0
+
+        def save_own_variables(self, store):
+            super().save_own_variables(store)
+            for name, value in self.tables.items():
+                store[name] = value
+            store["number"] = self.number
+
+        def load_own_variables(self, store):
+            assert "table" in store
+            assert "other" not in store
+            assert len(store) == len(store.keys()) == len(TABLES) + 3
+            self.tables = {name: store[name] for name in self.tables}
+            self.number = float(store["number"])
+            for i, weight in enumerate(self.weights):
+                if K is keras:
+                    weight.assign(store[f"{i}"])
+                else:
+                    weight.copy_(torch.from_numpy(store[f"{i}"]))
+
+    return Keeps
+
+
+@pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
+@pytest.mark.parametrize(("writer", "reader"), [(fanin, keras), (keras, fanin), (fanin, fanin)])
+def test_own_variables(tmp_path, writer, reader, ending):
+    path, kind = str(tmp_path / f"m{ending}"), keeping(reader)
+    model = writer.Sequential([writer.Input((3,)), keeping(writer)(4), writer.layers.Dense(2)])
+    model.layers[0].tables, model.layers[0].number = TABLES, 2.5
+    if ending == ".keras":
+        model.save(path)
+        read = reader.saving.load_model(path, custom_objects={"Keeps": kind})
+    else:
+        model.save_weights(path)
+        read = reader.Sequential([reader.Input((3,)), kind(4), reader.layers.Dense(2)])
+        read.load_weights(path)
+    found = read.layers[0]
+    assert found.number == 2.5
+    for name, value in TABLES.items():
+        assert found.tables[name].dtype == value.dtype
+        np.testing.assert_array_equal(found.tables[name], value)
+    x = np.eye(3, dtype="f4")
+    np.testing.assert_allclose(read.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("writer", "reader"), [(fanin, keras), (keras, fanin), (fanin, fanin)])
+def test_own_variables_in_bfloat16_and_by_default(tmp_path, writer, reader):
+    """The methods that every layer has, called from others; bfloat16, which numpy lacks."""
+
+    def noting(K):
+        class Notes(K.layers.Dense):
+            def save_own_variables(self, store):
+                super().save_own_variables(store)
+                assert list(store.keys()) == ["0", "1"]
+
+            def load_own_variables(self, store):
+                self.noted = {name: np.asarray(store[name]).astype("f4").tolist() for name in store.keys()}  # noqa: SIM118
+                super().load_own_variables(store)
+
+        return Notes
+
+    def values(model):
+        return [w if isinstance(w, torch.Tensor) else w.value for w in model.weights]
+
+    path = str(tmp_path / "m.weights.h5")
+    model = writer.Sequential([writer.Input((3,)), noting(writer)(4, dtype="bfloat16")])
+    model.save_weights(path)
+    read = reader.Sequential([reader.Input((3,)), noting(reader)(4, dtype="bfloat16")])
+    read.load_weights(path)
+    for value, other in zip(values(read), values(model), strict=True):
+        assert value.dtype == other.dtype == torch.bfloat16
+        assert torch.equal(value, other)
+    assert read.layers[0].noted == {str(i): value.detach().float().tolist() for i, value in enumerate(values(model))}

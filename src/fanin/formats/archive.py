@@ -23,6 +23,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, BinaryIO
 
+import torch
+
 from fanin.errors import CorruptError, FormatError, MismatchError, VersionError
 from fanin.formats import hdf5, hdf5_objects, limits, low_rank, state
 from fanin.formats.classes import check_classes, most_layers
@@ -63,7 +65,7 @@ def save_model(
     if not model.built:
         raise ValueError(f"Model {model.name!r} has no weights yet: build it, or call it once, before saving.")
     state.check_plain(model)
-    state.check_ways(model, state.VARIABLES + state.ASSETS)
+    state.check_ways(model, assets=True)
     with sharing(_shared_layers(model)):
         config, compiled = serialize(model), model.described_compile()
     adapters = low_rank.describe(model)
@@ -145,7 +147,7 @@ def load_model(
         wanted = how if compile else None
         check_classes({"config": config, "compile_config": wanted}, most_layers(len(members[_WEIGHTS])))
         model = made(config, _room(members))
-        fault = state.own_ways(model.modules(), state.ASSETS)
+        fault = state.own_ways(model, assets=True)
         if fault:
             raise MismatchError(fault)
         if adapters is not None:
@@ -185,7 +187,7 @@ def _room(members: Mapping[str, bytes]) -> int:
 
 def made(config: dict[str, Any], size: int) -> Any:
     """The model of a checked config, its weights without values and of at most `size` bytes."""
-    with uninitialized_weights(size), sharing():
+    with uninitialized_weights(size), sharing(), torch.random.fork_rng(devices=[]):  # layers that read themselves draw
         model = deserialize(config)
     if not isinstance(model, Layer) or not hasattr(model, "compile_from_config"):
         raise MismatchError(f"{config['class_name']!r} is not a model.")

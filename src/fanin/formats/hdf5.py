@@ -83,9 +83,11 @@ def groups(module: nn.Module, path: str = "", seen: set[int] | None = None) -> I
     if id(module) in seen:
         return
     seen.add(id(module))
-    apart = module._pair_names() if isinstance(module, Adapted) else ()
-    tensors = list({id(tensor): tensor for name, tensor in own_weights(module) if name not in apart}.values())
     name = module.name if isinstance(module, Layer) else None
+    if isinstance(module, Layer):
+        tensors = module._own_variables()
+    else:
+        tensors = list({id(tensor): tensor for _, tensor in own_weights(module)}.values())
     if tensors or name is not None:
         yield Group(path, name, tensors, owner=module)
     for child_path, child in _children(module, path):
@@ -190,14 +192,30 @@ class Reader:
         faults.check()
         return found
 
-    def dataset(self, path: str, spec: Spec) -> Array:
-        """The dataset at `path`, compared with its spec."""
+    def any_dataset(self, path: str) -> tuple[Array, Spec]:
+        """The dataset at `path`, whatever its shape and numbers, and what it is."""
+        array = self._array(path)
+        if array.shape is None or array.dtype is None:
+            raise MismatchError(f"{path} is not made of numbers.")
+        if array.dtype == np.dtype("V2"):
+            dtype = torch.bfloat16
+        else:
+            dtype = torch.from_numpy(np.empty(0, array.dtype.newbyteorder("="))).dtype
+        spec = Spec(array.shape, dtype)
+        return self.dataset(path, spec), spec
+
+    def _array(self, path: str) -> Array:
         address = self.find(path)
         if address is None:
             raise MismatchError(f"{path} is missing.")
         array = self.objects.array(address)
         if array is None:
             raise MismatchError(f"{path}: expected a dataset.")
+        return array
+
+    def dataset(self, path: str, spec: Spec) -> Array:
+        """The dataset at `path`, compared with its spec."""
+        array = self._array(path)
         if array.storage == "elsewhere":
             raise UnsafeError(f"{path} is stored in another file.")
         if array.shape != spec.shape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from fanin.errors import MismatchError
-from fanin.formats import low_rank
+from fanin.formats import low_rank, own
 from fanin.formats.faults import Faults
 from fanin.formats.hdf5 import Group, Reader, Spec, groups
 from fanin.formats.hdf5_objects import Array
@@ -35,12 +35,18 @@ def check_built(model: nn.Module) -> None:
         raise ValueError(f"{type(model).__name__} has no weights yet at {places}: build it, or call it once.")
 
 
-VARIABLES, ASSETS = ("save_own_variables", "load_own_variables"), ("save_assets", "load_assets")
+_VARIABLES, _ASSETS = ("save_own_variables", "load_own_variables"), ("save_assets", "load_assets")
 
 
-def own_ways(parts: Iterable[Any], methods: Collection[str]) -> str:
-    """What is to be said of a part that keeps state in a way of its own, which nobody here calls; "" if none does."""
-    for part in parts:
+def own_ways(model: nn.Module, optimizer: Any = None, assets: bool = False) -> str:
+    """What is to be said of a part that keeps state in a way of its own, which nobody here calls; "" if none does.
+
+    Layers have methods for variables; those of other modules and of optimizers, and with `assets` those that write
+    files, count.
+    """
+    ways = [(part, _VARIABLES) for part in [*model.modules(), optimizer] if not isinstance(part, Layer)]
+    ways += [(part, _ASSETS) for part in model.modules() if assets]
+    for part, methods in ways:
         for method in methods:
             if callable(getattr(part, method, None)):
                 name = getattr(part, "name", None)
@@ -51,9 +57,9 @@ def own_ways(parts: Iterable[Any], methods: Collection[str]) -> str:
     return ""
 
 
-def check_ways(model: nn.Module, methods: Collection[str]) -> None:
+def check_ways(model: nn.Module, assets: bool = False) -> None:
     """NotImplementedError for a part of a model, or its optimizer, that keeps state in a way of its own."""
-    fault = own_ways([*model.modules(), own_optimizer(model)], methods)
+    fault = own_ways(model, own_optimizer(model), assets)
     if fault:
         raise NotImplementedError(f"Cannot save: {fault}")
 
@@ -85,7 +91,7 @@ def _computed_weights(module: nn.Module) -> Iterator[tuple[str, str, str]]:
 
 def all_groups(model: nn.Module, optimizer: Optimizer | None) -> list[Group]:
     """What a weights file holds: the model's weights; the optimizer's iteration, learning rate and, if any, slots."""
-    found = low_rank.with_adapters(groups(model))
+    found = low_rank.with_adapters(own.as_saved(group) for group in groups(model))
     weights = [] if optimizer is None else _stepped(model, optimizer)
     path = "optimizer"
     while optimizer is not None:  # one inside another has its variables in both places, as in Keras's files
@@ -107,7 +113,8 @@ def _stepped(model: Any, optimizer: Optimizer) -> list[torch.Tensor]:
 
 
 class Plan:
-    """Which datasets go where. Making one changes nothing; after `faults` was heeded, `carry_out` cannot fail.
+    """Which datasets go where. Making one changes nothing; after `faults` was heeded, `carry_out` cannot fail, unless a
+    `load_own_variables` of the user's fails on a layer after it did its work on a copy.
 
     Args:
         model: a built model or module.
@@ -129,13 +136,14 @@ class Plan:
         exact: bool = True,
         skip: Collection[nn.Module] = (),
     ):
-        fault = own_ways([*model.modules(), optimizer], VARIABLES)
+        fault = own_ways(model, optimizer)
         if fault:
             raise MismatchError(fault)
         self.faults = Faults()
         self.note = ""
         self._model, self._reader, self._optimizer = model, reader, optimizer
         self._weights: list[tuple[torch.Tensor, Array, Spec]] = []
+        self._own: list[tuple[Layer, own.Stored]] = []
         self._anew: list[Adapted] = []
         self._placed: dict[int, tuple[str, torch.Tensor]] = {}
         placed = list(groups(model, seen={id(part) for part in skip}))
@@ -152,7 +160,13 @@ class Plan:
 
     def _plan_group(self, group: Group, exact: bool) -> None:
         """One module's weights; its adapters, and the kernel without them, from their own place if they have one."""
-        found = self._checked(group, exact)
+        found: list[tuple[torch.Tensor, Array, Spec]] = []
+        own_way = None
+        if isinstance(group.owner, Layer) and group.owner._loads_itself():
+            own_way = group.owner, own.Stored(self._reader, group.place)
+            own.attempt(*own_way)
+        else:
+            found = self._checked(group, exact)
         apart = low_rank.apart_from(group)
         if apart is not None:
             assert isinstance(group.owner, Adapted)
@@ -164,6 +178,7 @@ class Plan:
                 found += self._checked(apart, exact)  # written later, so the kernel is the one without adapters
         self._check_tied(group, found)
         self._weights += found
+        self._own += [] if own_way is None else [own_way]
 
     def _check_tied(self, group: Group, found: list[tuple[torch.Tensor, Array, Spec]]) -> None:
         """MismatchError if a weight that the model has in several places has other values in one of them."""
@@ -203,6 +218,8 @@ class Plan:
 
     def carry_out(self) -> None:
         """Write all values into the model and the optimizer."""
+        for own_way in self._own:
+            own.load(*own_way)
         with torch.no_grad():
             for tensor, array, spec in self._weights:
                 tensor.copy_(self._reader.read(array, spec))

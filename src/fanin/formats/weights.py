@@ -47,7 +47,7 @@ def save_weights(model: nn.Module, filepath: str | os.PathLike[str], overwrite: 
         tensors.save(model, path)
         return
     state.check_plain(model)
-    state.check_ways(model, state.VARIABLES)
+    state.check_ways(model)
     groups = state.all_groups(model, state.own_optimizer(model))
     with replacing(path) as file:
         hdf5.write(groups, file, {_CHECKSUM: _PLACE})

@@ -18,6 +18,18 @@ def leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
+def leaves_by_key(value: Any) -> Iterator[Any]:
+    """The leaves, those of a dict in the order of its keys: Keras walks structures so."""
+    if isinstance(value, dict):
+        for key in sorted(value, key=str):
+            yield from leaves_by_key(value[key])
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from leaves_by_key(item)
+    else:
+        yield value
+
+
 def tree_map(function: Callable[[Any], Any], value: Any) -> Any:
     """The same structure with `function` applied to each leaf. Named tuples, torch's too, keep their type."""
     if isinstance(value, dict):

@@ -8,9 +8,7 @@ https://arxiv.org/abs/2312.03732
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,59 +16,10 @@ import torch
 from torch import addmm, mm
 from torch.nn import functional
 
-from fanin import arguments
+from fanin.kernels.adapter import Adapter
 from fanin.kernels.base import KernelScheme, Slot
-from fanin.kernels.mixed import lookup_by_rows, matmul_by_rows
+from fanin.kernels.mixed import Occurring, lookup_by_rows, matmul_by_rows
 from fanin.kernels.rows import Blocks, rows_of
-
-_NAME = re.compile(r"[A-Za-z0-9_]+")
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """One adapter's numbers, without its tensors.
-
-    Attributes:
-        name: letters, digits and underscores. "ann" gives the weights `ann_kernel_a` and `ann_kernel_b`.
-        rank: R, a positive integer.
-        alpha: a positive number, the numerator of the scale; default the rank.
-        dropout: the fraction of the inputs of A that is set to 0 in training, from 0 to below 1.
-        rslora: whether the scale is alpha / sqrt(rank) instead of alpha / rank.
-        factor: what the scale is multiplied by.
-        a_initializer: fills A, he_uniform in Keras.
-        b_initializer: fills B, zeros in Keras: a new adapter changes nothing.
-
-    Raises ValueError, naming adapter and attribute, for anything else.
-
-    >>> Adapter("ann", rank=8, alpha=16).scale
-    2.0
-    """
-
-    name: str
-    rank: int
-    alpha: float | None = None
-    dropout: float = 0.0
-    rslora: bool = False
-    factor: float = 1.0
-    a_initializer: Any = "he_uniform"
-    b_initializer: Any = "zeros"
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise ValueError(f"The name of an adapter is made of letters, digits and underscores, found {self.name!r}.")
-        who = f"Adapter {self.name!r}"
-        object.__setattr__(self, "rank", arguments.positive(f"{who}: rank", self.rank))
-        alpha = arguments.plain(f"{who}: alpha", self.rank if self.alpha is None else self.alpha, ends="()")
-        dropout = arguments.plain(f"{who}: dropout", self.dropout, 0, 1)
-        factor = arguments.finite(f"{who}: factor", self.factor)
-        for name, value in {"alpha": alpha, "dropout": dropout, "factor": factor, "rslora": bool(self.rslora)}.items():
-            object.__setattr__(self, name, value)
-
-    @property
-    def scale(self) -> float:
-        """What A @ B is multiplied by: factor alpha / rank, or factor alpha / sqrt(rank)."""
-        assert self.alpha is not None  # resolved above
-        return self.factor * self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
 @dataclass(frozen=True)
@@ -132,7 +81,7 @@ class LowRank(KernelScheme):
     def matmul(self, inputs: torch.Tensor, tensors: Any, bias: torch.Tensor | None) -> torch.Tensor:
         """The base's product, plus scale (inputs @ A) @ B; A and B in the dtype of the inputs, never the other way."""
         if Blocks.count and (rows := rows_of(tensors)) is not None:
-            return matmul_by_rows(self, inputs, tensors, bias, rows)
+            return matmul_by_rows(self.base, self._occurring(rows.groups), inputs, tensors, bias, rows)
         acting, names = self._acting, self._names
         if acting is None:
             return self.base.matmul(inputs, tensors, bias)
@@ -148,7 +97,7 @@ class LowRank(KernelScheme):
     def lookup(self, indices: torch.Tensor, tensors: Any) -> torch.Tensor:
         """The base's rows, plus scale times rows of A @ B: only the rows of A that are asked for meet B."""
         if Blocks.count and (rows := rows_of(tensors)) is not None:
-            return lookup_by_rows(self, indices, tensors, rows)
+            return lookup_by_rows(self.base, self._occurring(rows.groups), indices, tensors, rows)
         outputs = self.base.lookup(indices, tensors)
         acting, names = self._acting, self._names
         if acting is None:
@@ -189,6 +138,10 @@ class LowRank(KernelScheme):
                 return adapter
         known = ", ".join(repr(adapter.name) for adapter in self.adapters) or "none"
         raise ValueError(f"There is no adapter {name!r} here, only {known}.")
+
+    def _occurring(self, names: Sequence[str]) -> list[Occurring]:
+        known = {adapter.name: adapter for adapter in self.adapters}
+        return [(known.get(name) or self.adapter(name), self.pair_names(name)) for name in names]
 
     def has(self, name: str | None) -> bool:
         """Whether there is an adapter of that name."""

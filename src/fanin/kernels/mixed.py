@@ -7,20 +7,23 @@ adapters that occur, and adds what comes out to the rows of the base's outputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fanin.kernels.adapter import Adapter
+from fanin.kernels.base import KernelScheme
 from fanin.kernels.grouped import grouped_lookup, grouped_mm
 from fanin.kernels.rows import Rows, layer_of
 
-if TYPE_CHECKING:
-    from fanin.kernels.low_rank import Adapter, LowRank
+Occurring = tuple[Adapter, tuple[str, str]]  # an adapter of `rows.groups`, and the names of its A and B
 
 
-def matmul_by_rows(scheme: LowRank, inputs: Tensor, tensors: Any, bias: Tensor | None, rows: Rows) -> Tensor:
+def matmul_by_rows(
+    base: KernelScheme, adapters: Sequence[Occurring], inputs: Tensor, tensors: Any, bias: Tensor | None, rows: Rows
+) -> Tensor:
     """outputs[n] = base(inputs)[n] + scale_g (inputs[n] @ A_g) @ B_g for the adapter g of each row n of the batch.
 
     inputs (B, ..., I) -> (B, ..., U), in the dtype of the base's outputs. ValueError, naming the layer, for inputs of
@@ -28,11 +31,11 @@ def matmul_by_rows(scheme: LowRank, inputs: Tensor, tensors: Any, bias: Tensor |
     """
     layer = layer_of(tensors)
     rows.check(layer, inputs, 2)
-    outputs = scheme.base.matmul(inputs, tensors, bias)
+    outputs = base.matmul(inputs, tensors, bias)
     if not rows.groups:
         return outputs
     rows = rows.on(inputs.device)
-    acting, a, b = _pairs(scheme, layer, rows)
+    acting, a, b = _pairs(adapters, layer)
     chosen = inputs.index_select(0, rows.order).to(outputs.dtype)
     if layer.in_training:
         chosen = _dropped(chosen, acting, rows)
@@ -41,18 +44,20 @@ def matmul_by_rows(scheme: LowRank, inputs: Tensor, tensors: Any, bias: Tensor |
     return _added(outputs, narrow.reshape(*chosen.shape[:-1], matrices.shape[2]), b, acting, rows)
 
 
-def lookup_by_rows(scheme: LowRank, indices: Tensor, tensors: Any, rows: Rows) -> Tensor:
+def lookup_by_rows(
+    base: KernelScheme, adapters: Sequence[Occurring], indices: Tensor, tensors: Any, rows: Rows
+) -> Tensor:
     """The base's rows, plus scale_g A_g[indices[n]] @ B_g for the adapter g of each row n of the batch.
 
     indices (B, ...) -> (B, ..., U). Raises as `matmul_by_rows`.
     """
     layer = layer_of(tensors)
     rows.check(layer, indices, 1)
-    outputs = scheme.base.lookup(indices, tensors)
+    outputs = base.lookup(indices, tensors)
     if not rows.groups:
         return outputs
     rows = rows.on(indices.device)
-    acting, a, b = _pairs(scheme, layer, rows)
+    acting, a, b = _pairs(adapters, layer)
     narrow = grouped_lookup(a, indices.index_select(0, rows.order), rows.offsets).to(outputs.dtype)
     if layer.in_training:
         narrow = _dropped(narrow, acting, rows)
@@ -67,12 +72,10 @@ def _added(outputs: Tensor, narrow: Tensor, b: Sequence[Tensor], acting: Sequenc
     return outputs.index_add(0, rows.order, wide.reshape(*narrow.shape[:-1], matrices.shape[2]))
 
 
-def _pairs(scheme: LowRank, layer: Any, rows: Rows) -> tuple[list[Adapter], list[Tensor], list[Tensor]]:
-    """The adapters that occur, their As and their Bs as they are stored, to be cast all at once."""
-    known = {adapter.name: adapter for adapter in scheme.adapters}
-    acting = [known.get(name) or scheme.adapter(name) for name in rows.groups]
-    names = [scheme.pair_names(name) for name in rows.groups]
-    return acting, [getattr(layer, a) for a, _ in names], [getattr(layer, b) for _, b in names]
+def _pairs(adapters: Sequence[Occurring], layer: Any) -> tuple[list[Adapter], list[Tensor], list[Tensor]]:
+    """The adapters, their As and their Bs as they are stored, to be cast all at once."""
+    names = [pair for _, pair in adapters]
+    return [each for each, _ in adapters], [getattr(layer, a) for a, _ in names], [getattr(layer, b) for _, b in names]
 
 
 def _stacked(matrices: Sequence[Tensor], axis: int) -> Tensor:

@@ -164,7 +164,7 @@ class Dense(LowRankLayer):
     @property
     def effective_kernel(self) -> torch.Tensor:
         """What the stored kernel amounts to, with its active adapter: the matrix (I, U) of the product."""
-        return self.scheme.dense(self)
+        return self._effective()
 
     def reset_parameters(self) -> None:
         """Draw all weights anew from their initializers, in place, as torch layers do. Nothing before build."""
@@ -235,8 +235,7 @@ class Dense(LowRankLayer):
     def _shape_from_state(self, shapes: dict[str, tuple[int, ...]]) -> Any:
         if not shapes:
             return None
-        slots = self.scheme.slots(None, self.units)
-        if any(slot.name not in shapes for slot in slots):
+        if any(slot.name not in shapes for slot in self._low_rank().base.slots(None, self.units)):
             return None
         input_dim = self.scheme.input_dim(shapes)
         for slot in self._slots(input_dim):

@@ -95,7 +95,7 @@ class Embedding(LowRankLayer):
     @property
     def effective_embeddings(self) -> torch.Tensor:
         """What the stored matrix amounts to, with the active adapter: (input_dim, output_dim)."""
-        return self.scheme.dense(self)
+        return self._effective()
 
     @pure
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -140,4 +140,4 @@ class Embedding(LowRankLayer):
         return {**super().get_config(), **own}
 
     def _shape_from_state(self, shapes: dict[str, tuple[int, ...]]) -> Any:
-        return (None,) if all(slot.name in shapes for slot in self._slots(None)) else None
+        return (None,) if all(name in shapes for name in self._base_names()) else None

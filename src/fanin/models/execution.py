@@ -11,16 +11,15 @@ from torch import nn
 
 from fanin.adapters.rows import rows
 from fanin.graph.infer import Spec
-from fanin.graph.node import FunctionCall, input_symbol, record
+from fanin.graph.node import FunctionCall, input_symbol
 from fanin.graph.symbolic import SymbolicTensor, is_symbolic, symbols_in
-from fanin.graph.tree import leaves, like_inputs, tree_map
-from fanin.layers.base.layer import Layer
+from fanin.graph.tree import tree_map
 from fanin.layers.base.ledger import Noted
 from fanin.layers.base.mask_propagation import with_masks
-from fanin.layers.base.scope import Entry, collect_losses, current
+from fanin.layers.base.scope import Entry, current
 from fanin.layers.base.shapes import map_shapes
 from fanin.layers.base.symbolic_call import output_shape
-from fanin.masks import get_mask
+from fanin.models.mask_support import MaskedModel
 from fanin.models.network import Network
 
 Run = Callable[..., Any]
@@ -38,13 +37,12 @@ def _runs_graph(model: Execution) -> bool:
     return bool(getattr(type(model).call, "is_graph", False))
 
 
-class Execution(Layer):
+class Execution(MaskedModel):
     """The part of a model that runs it.
 
     Lowered once: `_run` is straight-line code over the layers, made anew when the graph changes.
     """
 
-    _network: Network | None = None
     _run: Run | None = None
     # dtype, sizes of a row, `Noted.count`, the children and the models among them
     _direct: tuple[torch.dtype, torch.Size, int, list[nn.Module | None], list[Execution]] | None = None
@@ -242,32 +240,6 @@ class Execution(Layer):
             return leaf
         return super()._convert(leaf)
 
-    # --- masks: the layers inside hand them on ---------------------------------------------------------------
-
-    def handles_masks(self) -> bool:
-        """True: masks go to the layers inside."""
-        return True
-
-    def makes_masks(self) -> bool:
-        """Whether it has a `compute_mask` of its own, or its graph makes a mask."""
-        if type(self).compute_mask is not Execution.compute_mask:
-            return True
-        return self._network is not None and any(symbol.mask is not None for symbol in self._network.output_symbols)
-
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """The masks of the outputs for these inputs."""
-        if self._network is None:
-            return None
-        if is_symbolic(inputs):
-            return record(_MaskOf(self), (inputs,), {})
-        outputs = self(inputs, mask=mask)
-        return like_inputs([get_mask(output) for output in leaves(outputs)])
-
-    def _with_masks(self, inputs: Any, outputs: Any, mask: Any) -> Any:
-        if type(self).compute_mask is not Execution.compute_mask:
-            return super()._with_masks(inputs, outputs, mask)
-        return outputs
-
     # --- shapes ----------------------------------------------------------------------------------------------
 
     def _says_shape(self) -> bool:
@@ -289,19 +261,6 @@ class Execution(Layer):
         given = map_shapes(lambda shape: input_symbol(probe, shape, dtype), input_shape)
         specs = self._network.specs(given, self._outputs_code())
         return tree_map(lambda leaf: leaf.shape if isinstance(leaf, Spec) else leaf, specs)
-
-
-class _MaskOf:
-    """A model's `compute_mask` as a function in the graph of another."""
-
-    __name__ = "mask"
-
-    def __init__(self, model: Execution):
-        self.model = model
-
-    def __call__(self, inputs: Any) -> Any:
-        with collect_losses():
-            return self.model.compute_mask(inputs)
 
 
 def _models(children: Iterable[nn.Module | None]) -> list[Execution]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from fanin.graph.infer import Spec, infer
 from fanin.graph.node import FunctionCall, Node, input_symbol, traverse
 from fanin.graph.recipe import Recipe
 from fanin.graph.symbolic import SymbolicTensor, symbols_in
-from fanin.graph.tree import leaves, tree_map
+from fanin.graph.tree import leaves_by_key, tree_map
 from fanin.layers.base.layer import Layer, in_transform
 from fanin.masks import get_mask, with_mask
 
@@ -43,8 +43,8 @@ class Network:
     def __init__(self, inputs: Any, outputs: Any, who: str):
         self.who = who
         self.inputs, self.outputs = inputs, outputs
-        self.input_symbols = list(_sorted_leaves(inputs))
-        self.output_symbols = list(_sorted_leaves(outputs))
+        self.input_symbols = list(leaves_by_key(inputs))
+        self.output_symbols = list(leaves_by_key(outputs))
         self._check_ends()
         order, seen = traverse(self.output_symbols)
         needed = set(map(id, order))
@@ -223,18 +223,6 @@ class _Shown(str):
 def _keeping_mask(before: Any, after: Any) -> Any:
     mask = None if isinstance(before, SymbolicTensor) else get_mask(before)
     return after if mask is None else with_mask(after, mask)
-
-
-def _sorted_leaves(value: Any) -> Iterator[Any]:
-    """The leaves, dicts in the order of their keys: Keras walks graphs so."""
-    if isinstance(value, dict):
-        for key in sorted(value, key=str):
-            yield from _sorted_leaves(value[key])
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _sorted_leaves(item)
-    else:
-        yield from leaves(value)
 
 
 def _by_depth(order: list[Node], seen: list[Node]) -> list[Any]:

@@ -14,6 +14,7 @@ from fanin.layers.base.scope import Entry
 class Copies(nn.Module):
     """The part of a layer that copies it. Copies share nothing, and have no symbolic calls."""
 
+    name: str
     built: bool
     build: Any
 
@@ -70,8 +71,15 @@ class Copies(nn.Module):
             except ValueError as error:  # torch reports what the list holds, from all modules, in one RuntimeError
                 errors.append(str(error))
                 return
+            waiting = [name for name, p in self._parameters.items() if name in own and p is not None and is_lazy(p)]
             if shape is not None:
                 self.build(shape)
+            elif waiting:
+                errors.append(
+                    f"Layer {self.name!r} is not built, and {', '.join(map(repr, waiting))} in the state_dict does not "
+                    "say its input shape: build it, or call it once, before."
+                )
+                return
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
 
     def _shape_from_state(self, shapes: dict[str, tuple[int, ...]]) -> Any:

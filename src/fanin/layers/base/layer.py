@@ -36,6 +36,7 @@ from fanin.layers.base.named_arguments import mask_arguments, masks_by_name, sha
 from fanin.layers.base.scope import CallScope, Entry, Record, current
 from fanin.layers.base.shapes import first_shape, known_shape
 from fanin.layers.base.symbolic_call import call_symbolically, declared_specs, output_shape
+from fanin.masks import get_mask, with_mask
 from fanin.registry import Family, snake_case
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -258,7 +259,8 @@ class Layer(Attributes, Copies, Configuration, DtypeAndDevice, MaskSupport, Ledg
             return checked_cast(tensor, self._compute, f"layer {self.name!r}")
         if torch.is_autocast_enabled(tensor.device.type) and tensor.is_floating_point():
             return tensor
-        return tensor.to(self._compute)
+        mask = get_mask(tensor)
+        return tensor.to(self._compute) if mask is None else with_mask(tensor.to(self._compute), mask)
 
     def _build_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._home is None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from fanin import initializers
+from fanin.errors import NotYetError
 from fanin.kernels import Adapter, KernelScheme, LowRank, Slot
 from fanin.layers.base.adapted import Adapted
 from fanin.layers.base.frozen import hold
@@ -47,6 +50,12 @@ class LowRankLayer(Adapted, Ruled):
             if slot.late:
                 self._fill(slot.name, slot.shape, slot.initializer, slot.dtype, slot.trainable)
         self._use_initial_weights()
+
+    def _effective(self) -> torch.Tensor:
+        """What the layer multiplies by. NotYetError for adapters on a kernel without values."""
+        if self.adapters and not self.built:
+            raise NotYetError(f"Layer {self.name!r} has no {self.scheme.part} with adapters yet: build it, or call it.")
+        return self.scheme.dense(self)
 
     @property
     def lora_enabled(self) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import torch
 
-from fanin.graph.tree import leaves, tree_map
+from fanin.graph.tree import leaves, leaves_by_key, tree_map
 from fanin.masks import get_mask, set_mask, with_mask
 
 
@@ -22,19 +23,27 @@ def has_mask(masks: Any) -> bool:
     return masks is not None
 
 
-def with_masks(who: str, inputs: Any, masks: Any) -> Any:
-    """The inputs of `who`, those that have a mask as another tensor object, which carries it.
+def masks_for(values: Any, masks: Any, who: str | None = None) -> list[Any]:
+    """The mask, or None, of each leaf of `values`: those of a dict match by key, else as Keras counts, by sorted keys.
 
-    The masks of a dict match by key, others by position. Another number of masks is a ValueError.
+    Another number of them is a ValueError that names `who`; without a name what is too much or missing does not count.
     """
-    if isinstance(inputs, dict) and isinstance(masks, dict):
-        return {key: with_masks(who, value, masks.get(key)) for key, value in inputs.items()}
-    if not has_mask(masks):
-        return inputs
-    given, count = list(leaves(masks)), sum(1 for _ in leaves(inputs))
-    if len(given) != count:
-        raise ValueError(f"{who} takes a mask or None for each of {count} inputs, found {len(given)}.")
-    left = iter(given)
+    if isinstance(values, dict) and isinstance(masks, dict):
+        return [mask for key, value in values.items() for mask in masks_for(value, masks.get(key), who)]
+    places = count()
+    order = list(leaves_by_key(tree_map(lambda _: next(places), values)))
+    given = list(leaves_by_key(masks)) if has_mask(masks) else []
+    if given and len(given) != len(order) and who is not None:
+        raise ValueError(f"{who}: expected a mask or None for each of {len(order)} tensors, found {len(given)}.")
+    found = [None] * len(order)
+    for place, mask in zip(order, given, strict=False):
+        found[place] = mask
+    return found
+
+
+def with_masks(who: str, inputs: Any, masks: Any) -> Any:
+    """The inputs of `who`, those that have a mask as another tensor object, which carries it."""
+    left = iter(masks_for(inputs, masks, who))
 
     def mark(leaf: Any) -> Any:
         mask = next(left)
@@ -43,24 +52,17 @@ def with_masks(who: str, inputs: Any, masks: Any) -> Any:
     return tree_map(mark, inputs)
 
 
-def carrying(outputs: Any, masks: Any, inputs: Any) -> Any:
-    """The outputs of a call, each carrying its mask. An output that is an input is not marked itself.
+def carrying(outputs: Any, masks: list[Any], inputs: Any) -> Any:
+    """The outputs of a call, each carrying its mask, but those that carry one already: these keep it, as in Keras.
 
-    Raises ValueError unless there is one mask (or None) for each output, or no mask at all.
+    An output that is an input is not marked itself.
     """
-    masked = has_mask(masks)
-    if not masked and not has_mask(masks_of(outputs)):
-        return outputs
-    count = sum(1 for _ in leaves(outputs))
-    given = list(leaves(masks)) if masked else [None] * count
-    if len(given) != count:
-        raise ValueError(f"compute_mask gave {len(given)} masks for {count} outputs.")
-    left = iter(given)
+    left = iter(masks)
     shared = {id(leaf) for leaf in leaves(inputs)}
 
     def mark(output: Any) -> Any:
         mask = next(left)
-        if not isinstance(output, torch.Tensor) or get_mask(output) is mask:
+        if mask is None or not isinstance(output, torch.Tensor) or get_mask(output) is not None:
             return output
         if id(output) in shared:
             return with_mask(output, mask)

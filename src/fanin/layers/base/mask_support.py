@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from fanin.graph.tree import tree_map
+from fanin.graph.tree import leaves, tree_map
 from fanin.layers.base.convert import as_tensor
 from fanin.layers.base.devices import device_of
-from fanin.layers.base.mask_propagation import carrying, has_mask
+from fanin.layers.base.mask_propagation import carrying, has_mask, masks_for
+from fanin.masks import get_mask
 
 
 class MaskSupport(nn.Module):
@@ -60,7 +61,12 @@ class MaskSupport(nn.Module):
         return tree_map(as_mask, mask)
 
     def _with_masks(self, inputs: Any, outputs: Any, mask: Any) -> Any:
-        """The outputs of a call on tensors, carrying their masks."""
-        if not self.hands_on_masks(mask):
+        """The outputs of a call on tensors with their masks: those that they carry, else what `compute_mask` says."""
+        if not self.hands_on_masks(mask) or all(get_mask(output) is not None for output in leaves(outputs)):
             return outputs
-        return carrying(outputs, self.compute_mask(inputs, mask), inputs)
+        return carrying(outputs, self._masks_of_outputs(inputs, outputs, mask), inputs)
+
+    def _masks_of_outputs(self, inputs: Any, outputs: Any, mask: Any) -> list[Any]:
+        """What `compute_mask` says, for each leaf of the outputs. One of a layer's own must fit their number."""
+        who = f"compute_mask of layer {self.name!r}" if self.makes_masks() else None
+        return masks_for(outputs, self.compute_mask(inputs, mask), who)

@@ -39,9 +39,9 @@ def call_symbolically(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     specs, trial, record = infer_call(layer, args, trial_kwargs)
     if not layer.handles_masks() and has_mask(mask):
         layer.warn_of_lost_mask()
-    masks = list(leaves(layer.compute_mask(inputs, mask))) if layer.hands_on_masks(mask) else []
+    masks = layer._masks_of_outputs(inputs, specs, mask) if layer.hands_on_masks(mask) else []
     node = Node(layer, args, kwargs, specs)
-    node.output_masks = masks
+    node.output_masks = [mask for mask, spec in zip(masks, leaves(specs), strict=False) if isinstance(spec, Spec)]
     layer._enter_scope()
     if trial is not None and record is not None:
         _note(node, trial, record)

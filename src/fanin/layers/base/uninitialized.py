@@ -23,8 +23,8 @@ _allowance = _Allowance()
 def uninitialized_weights(limit: int) -> Iterator[None]:
     """Inside the block, in this thread, new weights are memory without values, at most `limit` bytes of it together.
 
-    For loaders, which write every value afterwards. Nothing is drawn. A weight beyond the limit is a TooLargeError,
-    before its memory is taken.
+    For loaders, which write every value afterwards. Nothing is drawn, but for layers with a `load_own_variables` of
+    their own, which may leave weights alone. A weight beyond the limit is a TooLargeError, before its memory is taken.
     """
     before, _allowance.left = _allowance.left, limit
     try:

@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from fanin import arguments, constraints, initializers, regularizers
 from fanin.dtypes import DTypePolicy, as_dtype
 from fanin.layers.base.convert import as_tensor
+from fanin.layers.base.own_variables import OwnVariables
 from fanin.layers.base.placeholder import Placeholder
 from fanin.layers.base.uninitialized import uninitialized_weight
 from fanin.layers.base.variables import Variables
@@ -35,7 +36,7 @@ _WITHOUT_MEANING_HERE = (
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
-class WeightCreation(Variables):
+class WeightCreation(Variables, OwnVariables):
     """The part of a layer that makes weights."""
 
     dtype_policy: DTypePolicy
@@ -114,7 +115,7 @@ class WeightCreation(Variables):
         if self._home is not None and self._home.type == "meta":
             return torch.empty(shape, dtype=dtype, device="meta")
         unfilled = uninitialized_weight(f"{self.name}.{name}", shape, dtype, self._home)
-        if unfilled is not None:
+        if unfilled is not None and not self._loads_itself():
             return unfilled
         try:
             with torch.no_grad():

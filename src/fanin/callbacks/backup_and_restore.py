@@ -67,14 +67,10 @@ class BackupAndRestore(Callback):
         super().__init__()
         if not os.fspath(backup_dir):
             raise ValueError("BackupAndRestore: backup_dir is empty, expected the path of a folder.")
-        if save_freq == "epoch":
-            self.idle = (BackupAndRestore.on_train_batch_begin,)
-        elif not arguments.is_whole(save_freq, 1):
-            raise ValueError(
-                f"BackupAndRestore: save_freq must be 'epoch' or a number of batches, found {save_freq!r}."
-            )
         self.backup_dir = os.fspath(backup_dir)
-        self.save_freq = save_freq
+        self.save_freq = arguments.frequency("BackupAndRestore: save_freq", save_freq)
+        if self.save_freq == "epoch":
+            self.idle = (BackupAndRestore.on_train_batch_begin,)
         self.double_checkpoint = double_checkpoint
         self.delete_checkpoint = delete_checkpoint
 

@@ -16,6 +16,7 @@ from fanin import arguments
 from fanin.callbacks.base import Callback, Logs
 from fanin.errors import FormatError
 from fanin.layers.seed import Seed
+from fanin.write import replacing
 
 _LIST = "training_metadata.json"
 
@@ -146,12 +147,8 @@ class BackupAndRestore(Callback):
         """Let the list name these states, and remove the files of others."""
         known, self._states = self._states, states
         if states:
-            beside = self._path(_LIST + ".tmp")
-            with open(beside, "w", encoding="utf-8") as file:
-                json.dump({"states": states}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, self._path(_LIST))
+            with replacing(self._path(_LIST)) as file:
+                file.write(json.dumps({"states": states}).encode())
         else:
             Path(self._path(_LIST)).unlink(missing_ok=True)
         for name in {one["weights"] for one in known} - {one["weights"] for one in states}:

@@ -1,8 +1,10 @@
 """Threads that share a model: each kind of call is compiled once, the others wait."""
 
 import copy
+import os
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -180,3 +182,31 @@ def test_a_layer_that_joins_later_is_locked_too():
         assert thread.is_alive()
     thread.join(60)
     assert not thread.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of threads
+def test_a_fork_waits_while_another_thread_traces():
+    module, traced, held = nn.Linear(2, 2), [], threading.Event()
+
+    def trace():
+        with lock_of(module):
+            traced.append("fakes in place of weights")
+            held.set()
+            time.sleep(0.3)
+            traced.clear()
+
+    thread = threading.Thread(target=trace)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        is_free = lock_of(module).acquire(timeout=2)
+        os._exit(0 if is_free and not traced else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    thread.join()
+    free = []
+    thread = threading.Thread(target=lambda: free.append(lock_of(module).acquire(timeout=2)))
+    thread.start()
+    thread.join()
+    assert free == [True]  # here too

@@ -29,6 +29,23 @@ def test_what_is_not_whole(value):
         arguments.axis(value)
 
 
+@pytest.mark.parametrize("value", ["epoch", 1, np.int64(20)])
+def test_epochs_and_numbers_of_batches(value):
+    found = arguments.frequency("save_freq", value)
+    assert found == value
+    assert type(found) in (str, int)
+    assert arguments.frequency("update_freq", "batch", ("batch", "epoch")) == "batch"
+
+
+@pytest.mark.parametrize("value", [*NO_NUMBERS, 0, -1, 2.0, "batch", ["epoch"], np.array("epoch")])
+def test_what_is_neither_epoch_nor_a_number_of_batches(value):
+    with pytest.raises(ValueError, match=r"^save_freq must be 'epoch' or a number of batches, found "):
+        arguments.frequency("save_freq", value)
+    if not (isinstance(value, str) and value == "batch"):
+        with pytest.raises(ValueError, match=r"^update_freq must be 'batch', 'epoch' or a number of batches, found "):
+            arguments.frequency("update_freq", value, ("batch", "epoch"))
+
+
 def test_limits_of_whole_numbers_are_told():
     with pytest.raises(ValueError, match=r"^units must be a positive integer, found 0\.$"):
         arguments.positive("units", 0)

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "fanin"
 
 # Lowest first. Names on one line never import each other.
 LINES = (
-    "errors arguments",
+    "errors arguments write",
     "weights masks missing_names",
     "dtypes",
     "config",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,15 @@ def whole(what: str, value: Any, least: int = 0) -> int:
 def positive(what: str, value: Any) -> int:
     """`value` as an int if it is a positive integer."""
     return whole(what, value, 1)
+
+
+def frequency(what: str, value: Any, words: Sequence[str] = ("epoch",)) -> str | int:
+    """`value` if it is one of `words`, or as an int if it is a number of batches."""
+    if isinstance(value, str) and value in words:
+        return value
+    if not is_whole(value, 1):
+        raise ValueError(f"{what} must be {', '.join(map(repr, words))} or a number of batches, found {value!r}.")
+    return int(value)
 
 
 def integer(what: str, value: Any) -> int | None:

@@ -208,6 +208,7 @@ def test_a_kill_between_its_two_files_leaves_the_state_before(tmp_path, monkeypa
         patch.setattr(os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             train(a_model(), BackupAndRestore(tmp_path))
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
     whole, found = a_model(), a_model()
     train(whole)
     assert train(found, BackupAndRestore(tmp_path)).epoch == [2, 3]

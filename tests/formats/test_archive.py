@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fanin
-from fanin import constraints, initializers, optimizers, regularizers
-from fanin.formats import archive, hdf5, write
+from fanin import constraints, initializers, optimizers, regularizers, write
+from fanin.formats import archive, hdf5
 from fanin.layers import Dense
 from fanin.registry import register_keras_serializable
 from fanin.saving import load_model

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from fanin.formats import write
+from fanin import write
 
 # The module alone, which needs nothing of fanin, so that a process starts at once.
 LOAD = f"""

@@ -125,3 +125,30 @@ def test_random_models(loss, name, units, activation, regularizer, constraint, s
     one, other = theirs.evaluate(x, y, verbose=0, return_dict=True), ours.evaluate(x, y, verbose=0, return_dict=True)
     assert other == pytest.approx(one, rel=1e-4)
     np.testing.assert_allclose(ours.predict(x, verbose=0), theirs.predict(x, verbose=0), atol=1e-4)
+
+
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_epoch_begin", "on_train_batch_end", "on_epoch_end"])
+def test_evaluations_by_callbacks(hook):
+    """In Keras one in the middle of an epoch disturbs the epoch's own numbers; here it does not."""
+    x, y = problem(3, 3)
+    x, y, weight = x[:96], y[:96], np.random.default_rng(4).random(96).astype("float32")
+    layers = [{"units": 7, "activation": "tanh"}, {"units": 3, "activation": "softmax"}]
+    seen = []
+    pair = both(layers, x, "adam", "sparse_categorical_crossentropy", metrics=["accuracy"], weighted_metrics=["acc"])
+    for library, model in zip((keras, fanin), pair, strict=True):
+        found = []
+
+        def work(*args, model=model, found=found, **kwargs):
+            for more in ({}, {"batch_size": 7}, {"sample_weight": weight}):
+                found.append(model.evaluate(x, y, verbose=0, **more))
+                found.append(model.evaluate(x, y[:, None], verbose=0, **more))
+            found.append([model.predict(x, batch_size=11, verbose=0)[3, 1], 0.0, 0.0])
+
+        callback = type("Works", (library.callbacks.Callback,), {hook: work})()
+        history = model.fit(x, y, batch_size=32, epochs=2, shuffle=False, callbacks=[callback], verbose=0).history
+        seen.append((np.array(found, "float64"), history))
+    np.testing.assert_allclose(*(found for found, _ in seen), rtol=2e-5)
+    if "_batch_" not in hook and hook != "on_epoch_begin":
+        for name, values in seen[0][1].items():
+            np.testing.assert_allclose(seen[1][1][name], values, rtol=2e-5)
+    assert_close(*pair)

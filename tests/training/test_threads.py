@@ -1,8 +1,10 @@
 """Threads that share a model: each kind of call is compiled once, the others wait."""
 
 import copy
+import os
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -117,3 +119,94 @@ def test_a_module_has_one_lock_with_all_that_share_a_part():
     with lock_of(one[0]):
         assert not free(first)
         assert free(second)
+
+
+class OwnStep(fanin.Sequential):
+    def test_step(self, data):
+        self(data[0])
+        return {"loss": 0.0}
+
+
+@pytest.mark.parametrize("kind", [fanin.Sequential, OwnStep])
+@pytest.mark.parametrize("work", ["evaluate", "test_on_batch", "fit", "train_on_batch"])
+def test_an_eager_step_waits_while_another_thread_traces(kind, work):
+    x, y = np.ones((4, 6), np.float32), np.zeros(4)
+    shared = Dense(6, "relu")
+    model = kind([fanin.Input((6,)), shared, Dense(3, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    given = {} if work.endswith("batch") else {"verbose": 0}
+    called = threading.Event()
+    shared.register_forward_hook(lambda *args: called.set())
+    thread = threading.Thread(target=getattr(model, work), args=(x, y), kwargs=given)
+    with lock_of(nn.Sequential(shared)):
+        thread.start()
+        assert not called.wait(0.2)
+    thread.join(60)
+    assert called.is_set()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_eager_steps_beside_tracing(seed):
+    fanin.utils.set_random_seed(seed)
+    x, y = np.random.default_rng(seed).normal(size=(40, 6)).astype("float32"), np.arange(40) % 3
+    shared = [Dense(6, "relu") for _ in range(6)]
+    one, other = (fanin.Sequential([fanin.Input((6,)), *shared, Dense(3, "softmax")]) for _ in range(2))
+    one.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    other.compile("sgd", "sparse_categorical_crossentropy")
+
+    def work(number):
+        for turn in range(1, 8):
+            if number:
+                one.evaluate(x, y, verbose=0)
+            else:
+                other.train_on_batch(x[: 5 * turn], y[: 5 * turn])
+
+    assert not at_once(work, 2)
+    programs(other)
+
+
+def test_a_layer_that_joins_later_is_locked_too():
+    late = Dense(6)
+    model = fanin.Sequential([fanin.Input((6,)), Dense(6)])
+    x, y = np.ones((4, 6), np.float32), np.ones((4, 6), np.float32)
+    model.compile("sgd", "mse")
+    model.fit(x, y, verbose=0)
+    model.add(late)
+    other = nn.Sequential(late)
+    held = lock_of(other)
+    model.evaluate(x, y, verbose=0)
+    thread = threading.Thread(target=model.evaluate, args=(x[:3], y[:3]), kwargs={"verbose": 0})
+    with held:
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of threads
+def test_a_fork_waits_while_another_thread_traces():
+    module, traced, held = nn.Linear(2, 2), [], threading.Event()
+
+    def trace():
+        with lock_of(module):
+            traced.append("fakes in place of weights")
+            held.set()
+            time.sleep(0.3)
+            traced.clear()
+
+    thread = threading.Thread(target=trace)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        is_free = lock_of(module).acquire(timeout=2)
+        os._exit(0 if is_free and not traced else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    thread.join()
+    free = []
+    thread = threading.Thread(target=lambda: free.append(lock_of(module).acquire(timeout=2)))
+    thread.start()
+    thread.join()
+    assert free == [True]  # here too

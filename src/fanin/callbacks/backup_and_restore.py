@@ -16,6 +16,7 @@ from fanin import arguments
 from fanin.callbacks.base import Callback, Logs
 from fanin.errors import FormatError
 from fanin.layers.base.seed import Seed
+from fanin.write import replacing
 
 _LIST = "training_metadata.json"
 
@@ -67,14 +68,10 @@ class BackupAndRestore(Callback):
         super().__init__()
         if not os.fspath(backup_dir):
             raise ValueError("BackupAndRestore: backup_dir is empty, expected the path of a folder.")
-        if save_freq == "epoch":
-            self.idle = (BackupAndRestore.on_train_batch_begin,)
-        elif not arguments.is_whole(save_freq, 1):
-            raise ValueError(
-                f"BackupAndRestore: save_freq must be 'epoch' or a number of batches, found {save_freq!r}."
-            )
         self.backup_dir = os.fspath(backup_dir)
-        self.save_freq = save_freq
+        self.save_freq = arguments.frequency("BackupAndRestore: save_freq", save_freq)
+        if self.save_freq == "epoch":
+            self.idle = (BackupAndRestore.on_train_batch_begin,)
         self.double_checkpoint = double_checkpoint
         self.delete_checkpoint = delete_checkpoint
 
@@ -150,12 +147,8 @@ class BackupAndRestore(Callback):
         """Let the list name these states, and remove the files of others."""
         known, self._states = self._states, states
         if states:
-            beside = self._path(_LIST + ".tmp")
-            with open(beside, "w", encoding="utf-8") as file:
-                json.dump({"states": states}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, self._path(_LIST))
+            with replacing(self._path(_LIST)) as file:
+                file.write(json.dumps({"states": states}).encode())
         else:
             Path(self._path(_LIST)).unlink(missing_ok=True)
         for name in {one["weights"] for one in known} - {one["weights"] for one in states}:

@@ -59,12 +59,10 @@ class ModelCheckpoint(MonitorCallback):
         self.verbose = verbose
         self.save_best_only = save_best_only
         self.save_weights_only = save_weights_only
-        self.save_freq = save_freq
-        self.best = initial_value_threshold
-        if save_freq == "epoch":
+        self.save_freq = arguments.frequency("ModelCheckpoint: save_freq", save_freq)
+        if self.save_freq == "epoch":
             self.idle = (ModelCheckpoint.on_train_batch_end,)
-        elif not arguments.is_whole(save_freq, 1):
-            raise ValueError(f"ModelCheckpoint: save_freq must be 'epoch' or a number of batches, found {save_freq!r}.")
+        self.best = initial_value_threshold
         self._check_path()
         self._epoch = 0
         self._batches = 0

@@ -67,17 +67,13 @@ class TensorBoard(Callback):
                 "TensorBoard: embeddings_freq and embeddings_metadata are not supported; use torch's "
                 "SummaryWriter.add_embedding."
             )
-        every = 1 if update_freq == "batch" else update_freq
-        if every != "epoch" and not arguments.is_whole(every, 1):
-            raise ValueError(
-                f"TensorBoard: update_freq must be 'batch', 'epoch' or a number of batches, found {update_freq!r}."
-            )
+        every = arguments.frequency("TensorBoard: update_freq", update_freq, ("batch", "epoch"))
         self.log_dir = os.fspath(log_dir)
         self.histogram_freq = histogram_freq
         self.write_graph = write_graph
         self.write_images = write_images
         self.write_steps_per_second = write_steps_per_second
-        self.update_freq = every
+        self.update_freq = 1 if every == "batch" else every
         if every == "epoch":
             self.idle = (TensorBoard.on_train_batch_end,)
         self._writer_class = _writer_class()

@@ -27,7 +27,7 @@ from fanin.formats import limits
 from fanin.formats.adapter_config import Config
 from fanin.formats.faults import Faults
 from fanin.formats.tensors import Entry, TensorPlan, read_header
-from fanin.formats.write import replacing, target
+from fanin.write import replacing, target
 
 CONFIG, TENSORS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX = "base_model.model"

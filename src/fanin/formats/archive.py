@@ -28,12 +28,12 @@ import torch
 from fanin.errors import CorruptError, FormatError, MismatchError, VersionError
 from fanin.formats import hdf5, hdf5_objects, limits, low_rank, state
 from fanin.formats.classes import check_classes, most_layers
-from fanin.formats.write import replacing, target
 from fanin.layers.base.layer import Layer
 from fanin.layers.base.uninitialized import uninitialized_weights
 from fanin.layers.input_layer import InputLayer
 from fanin.registry import custom_object_scope, deserialize, serialize, sharing
 from fanin.training.compiled import read_described
+from fanin.write import replacing, target
 
 KERAS_VERSION = "3.15.1"  # whose format this is
 

@@ -18,7 +18,6 @@ from torch import nn
 
 from fanin.dtypes import as_dtype
 from fanin.formats.state import check_built
-from fanin.formats.write import replacing, target
 from fanin.graph.symbolic import SymbolicTensor
 from fanin.graph.tree import leaves, tree_map
 from fanin.layers.base.devices import device_of
@@ -26,6 +25,7 @@ from fanin.layers.base.input_spec import InputSpec
 from fanin.layers.base.layer import Layer
 from fanin.layers.base.modes import in_eval_mode
 from fanin.layers.base.scope import collect_losses
+from fanin.write import replacing, target
 
 _LARGEST = 2**31 - 2**24  # what a protobuf file can hold, with room for the graph
 _NOTED = ("node", "value_info", "input", "output")

@@ -29,7 +29,7 @@ from fanin.dtypes import dtype_name
 from fanin.errors import CorruptError, FormatError, MismatchError, TooLargeError
 from fanin.formats import limits
 from fanin.formats.faults import Faults
-from fanin.formats.write import replacing
+from fanin.write import replacing
 
 _DTYPES = {
     "F64": torch.float64,

@@ -13,7 +13,7 @@ from torch import nn
 from fanin.errors import CorruptError, MismatchError
 from fanin.formats import archive, hdf5, legacy, limits, state, tensors
 from fanin.formats.hdf5_objects import is_hdf5
-from fanin.formats.write import replacing, target
+from fanin.write import replacing, target
 
 _CHECKSUM = "sha256"
 _PLACE = hashlib.sha256(b"the place of the checksum").hexdigest().encode()  # stands in the file while it is summed up

@@ -93,7 +93,8 @@ class CompiledStep:
         if outcome is not None and outcome.loss is not None:
             return outcome.loss
         state = self.step.live_state([])
-        result = train_eagerly(self.step, state, self.optimizer, batch)
+        with self.engine.lock:
+            result = train_eagerly(self.step, state, self.optimizer, batch)
         run_updates(result.updates)
         self.engine.warn()
         return result.loss

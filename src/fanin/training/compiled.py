@@ -72,6 +72,7 @@ class Compiled:
         self.given_optimizer = self.optimizer
         self._scales_loss = bool(others.get("auto_scale_loss", True))
         self.outputs: list[Output] = []
+        self._shapes: list[Any] = []
         self.measuring = OutputMetrics([], [])
         self._bound_to: Any = None
         self.engine: Any = None  # the compiled steps, which the first trainer makes
@@ -145,6 +146,11 @@ class Compiled:
         self.measuring = OutputMetrics(outputs, metric_names(outputs, *given))
         self._bound_to = key
 
+    def settled(self) -> dict[str, Any]:
+        """The attributes that `bind` set, and the engine for them if there is one: what a pass goes by."""
+        names = ("outputs", "_shapes", "_bound_to", "measuring", *(["engine"] if self.engine is not None else []))
+        return {name: getattr(self, name) for name in names}
+
     def check_targets(self, y: Any, name: str) -> None:
         """Look at all targets before training: DataError that names the row for those that cannot be learned."""
         if not self.has_loss:
@@ -158,8 +164,9 @@ class Compiled:
 
     @property
     def loss_objects(self) -> list[Any]:
-        """The losses and metrics, and the objects that they call: all whose attributes a step reads."""
-        own = [output.loss for output in self.outputs if output.loss is not None] + self.measuring.metrics
+        """The losses and the metrics in steps, and the objects that they call: all whose attributes a step reads."""
+        own = [output.loss for output in self.outputs if output.loss is not None]
+        own += [metric for metric in self.measuring.metrics if metric.traceable]
         return own + [value for one in own for value in vars(one).values() if callable(value)]
 
     @property

@@ -9,7 +9,6 @@ from torch.utils import _pytree as pytree
 
 from fanin import constraints
 from fanin.training.data import Batch
-from fanin.training.locks import lock_of
 from fanin.training.step import Result, State, Step
 from fanin.weights import CONSTRAINTS, each_fact
 
@@ -17,9 +16,9 @@ from fanin.weights import CONSTRAINTS, each_fact
 def train_eagerly(step: Step, state: State, optimizer: Any, batch: Batch) -> Result:
     """One step on the model's own tensors: loss and gradients, the optimizer's update, constraints.
 
-    It trains in inference mode, and on tensors from there, as programs do.
+    It trains in inference mode, and on tensors from there, as programs do. The caller holds the model's lock.
     """
-    with lock_of(step.objective.model), torch.inference_mode(False):
+    with torch.inference_mode(False):
         batch = Batch(*(pytree.tree_map(_outside_inference, part) for part in batch))
         if isinstance(optimizer, torch.optim.Optimizer):
             result = _torch_step(step, state, optimizer, batch)

@@ -47,6 +47,9 @@ class Engine(Uncopied):
         wants_outputs: whether each step returns the model's outputs.
         make: what compiles a step: `Program`, or `InductorProgram`.
 
+    Attributes:
+        lock: that of the model as it was at the last `look`.
+
     `train` and `test` return None where the batch has to go the eager way; the eager step computes the same.
     """
 
@@ -62,7 +65,7 @@ class Engine(Uncopied):
         self.updater, self.sums = updater, sums
         self.wants_loss, self.wants_outputs = wants_loss, wants_outputs
         self.model, self._beside = step.objective.model, step.beside
-        self._lock = lock_of(self.model)
+        self.lock = lock_of(self.model)
         self._compiler = Compiler(step, updater, sums, wants_loss, wants_outputs, make or Program)
         self._programs: ProgramCache[tuple[AnyProgram, Notes]] = ProgramCache()
         self._guard: Guard | None = None
@@ -82,7 +85,7 @@ class Engine(Uncopied):
 
     def revalidate(self) -> None:
         """See whether the model changed since its programs were made, and forget them if it did."""
-        with self._lock:
+        with self.lock:
             self._revalidate()
 
     def _revalidate(self) -> None:
@@ -103,6 +106,7 @@ class Engine(Uncopied):
         self._last_batch = None
 
     def _arrange(self) -> None:
+        self.lock = lock_of(self.model)
         self._device = device_of(self.model).type
         self.is_ready = not any(is_lazy(one) for one in (*self.model.parameters(), *self.model.buffers()))
         self.is_ready &= not any(has_hooks(one) for one in self.model.parameters())  # tracing would not meet them
@@ -168,7 +172,7 @@ class Engine(Uncopied):
         key = kind, signatures, self._modes, _autocast(self._device), rows_key()
         found = self._last_found  # to compare with the last key is shorter than to look in all
         if key != self._last_key or found is None:
-            with self._lock:
+            with self.lock:
                 found = self._programs.find(key, lambda: self._made(make))
         if found is not None:
             self._last_batch, self._last_kind, self._last_key, self._last_found = batch, kind, key, found

@@ -5,6 +5,7 @@ Modules that share a part exclude each other, as an autoencoder and the model th
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import AbstractContextManager
 from itertools import count
@@ -42,3 +43,29 @@ def lock_of(module: nn.Module) -> AbstractContextManager[Any]:
         for part in parts:
             _locks.setdefault(part, locks[0])
         return locks[0][1] if len(locks) == 1 else _Locks([lock for _, lock in locks])
+
+
+# --- forks: a child has no thread that would release what another held -----------------------------------------------
+
+_forking = threading.Lock()
+_at_fork: list[Any] = []  # what the forking thread holds
+
+
+def _before_fork() -> None:
+    """Wait for other threads, so that the child finds free locks, and no module in the middle of being traced."""
+    with _making:
+        known = sorted({*_locks.values()}, key=lambda one: one[0])
+    for lock in (_forking, *(lock for _, lock in known), _making):
+        lock.acquire()
+        _at_fork.append(lock)
+
+
+def _after_fork() -> None:
+    held = _at_fork[::-1]
+    _at_fork.clear()  # before another thread may fork
+    for lock in held:
+        lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -72,6 +72,7 @@ class Prediction(Uncopied):
                 self._by_shape.clear()
                 self._at_once.clear()
                 self._guard = Guard(self.module)
+                self._lock = lock_of(self.module)
             programs = self.programs
         for program in programs:
             program.prepare()

@@ -15,6 +15,7 @@ from fanin.layers.base.devices import device_of
 from fanin.layers.base.modes import in_eval_mode, state_kept
 from fanin.training.compiled import Compiled
 from fanin.training.data import Arrays, Batch, Stream, on_device
+from fanin.training.locks import lock_of
 from fanin.training.reader import Reader
 from fanin.training.trainer import Trainer, overrides
 
@@ -63,7 +64,8 @@ def trainer(model: Any, compiled: Compiled, data: Arrays | Stream, name: str, tr
     if not model.built:
         model.build(tree_map(lambda leaf: (None, *leaf.shape[1:]), x))
     try:
-        output_shape = _output_shape(model, x)
+        with lock_of(model):
+            output_shape = _output_shape(model, x)
     except NotImplementedError:  # no call: the model's own step may do without
         if not overrides(model, "train_step"):
             raise

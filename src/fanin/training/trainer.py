@@ -14,6 +14,7 @@ from fanin.training.compiled import Compiled
 from fanin.training.data import Batch
 from fanin.training.eager import train_eagerly
 from fanin.training.engine import Engine
+from fanin.training.locks import lock_of
 from fanin.training.step import Result, State, Step
 from fanin.training.sums import Sums
 from fanin.training.updaters import updater_for
@@ -45,6 +46,7 @@ class Trainer:
 
     def begin_pass(self) -> None:
         """Start an epoch or an evaluation: empty sums."""
+        self._lock = lock_of(self.model)  # for eager steps; the engine has its own
         with torch.inference_mode(False):  # sums outlive the pass
             self.engine = self._engine(device_of(self.model))
         self.state: State = self.step.live_state(self.engine.sums.metrics)
@@ -94,7 +96,8 @@ class Trainer:
             self._run_kept_updates([])
             self._count(batch, outcome.outputs)
             return
-        result = train_eagerly(self.step, self.state, self.compiled.optimizer, batch)
+        with self._lock:
+            result = train_eagerly(self.step, self.state, self.compiled.optimizer, batch)
         self._run_kept_updates(result.updates)
         self._add(result, batch)
         self.engine.warn(_ADVICE)
@@ -124,7 +127,8 @@ class Trainer:
         """A step of the model's own, which may call that of its base class, and so come back here."""
         self.model.__dict__["_trainer"] = self
         try:
-            self._own_logs = step(_as_data(batch))
+            with self._lock:
+                self._own_logs = step(_as_data(batch))
         finally:
             del self.model.__dict__["_trainer"]
 
@@ -133,7 +137,9 @@ class Trainer:
         if not self.compiled.run_eagerly and (outcome := self.engine.test(batch)) is not None:
             self._count(batch, outcome.outputs)
             return
-        self._add(self.step.test(self.state, batch), batch)
+        with self._lock:
+            result = self.step.test(self.state, batch)
+        self._add(result, batch)
         self.engine.warn(_ADVICE)
 
     def _add(self, result: Result, batch: Batch) -> None:

@@ -2,10 +2,17 @@
 
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
-from fanin.formats import write
+from fanin import write
+
+
+def test_nothing_else_renames_files():
+    source = Path(write.__file__).parent
+    names = [str(path.relative_to(source)) for path in source.rglob("*.py") if "os.replace(" in path.read_text()]
+    assert names == ["write.py"]
 
 
 def test_writes_a_new_file_and_replaces_an_old_one(tmp_path):

@@ -14,6 +14,7 @@ from fanin.kernels.rows import rows_key, rows_tensors, with_rows_tensors
 from fanin.layers.convert import as_tensor, tensors_on
 from fanin.layers.devices import device_of
 from fanin.layers.modes import in_eval_mode
+from fanin.layers.scope import records_kept
 from fanin.layers.variables import to_numpy
 from fanin.program import Program
 from fanin.program.apart import rows_stay_apart
@@ -158,7 +159,8 @@ class Prediction(Uncopied):
             end = len(given) - len(rows)
             x = pytree.tree_unflatten(list(given[len(static) : end]), structure)
             with torch.no_grad(), with_rows_tensors(given[end:]), swapped(self.module, stands_in):
-                outputs = self._call(x)
+                with records_kept(self.module):
+                    outputs = self._call(x)
             found, spec = pytree.tree_flatten(outputs)
             if shapes is not None:
                 shapes.append(spec)

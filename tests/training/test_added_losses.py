@@ -71,14 +71,18 @@ def test_losses_after_compiled_steps_are_those_of_eager_ones(action):
 
 
 def test_callbacks_read_the_losses_of_each_batch():
-    found = {}
-    for eagerly in (False, True):
-        model, seen = made(run_eagerly=eagerly), []
-        note = fanin.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(shown(model)[0]))
-        model.fit(X, Y, batch_size=8, epochs=2, shuffle=False, callbacks=[note], verbose=0)
-        found[eagerly] = seen
-    np.testing.assert_allclose(found[False], found[True], rtol=1e-4, atol=1e-6)
-    assert len({tuple(each) for each in found[False]}) == 10
+    class Note(fanin.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.seen = []
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.seen.append(shown(self.model)[0])
+
+    compiled, eager = Note(), Note()
+    made().fit(X, Y, batch_size=8, epochs=2, shuffle=False, callbacks=[compiled], verbose=0)
+    made(run_eagerly=True).fit(X, Y, batch_size=8, epochs=2, shuffle=False, callbacks=[eager], verbose=0)
+    np.testing.assert_allclose(compiled.seen, eager.seen, rtol=1e-4, atol=1e-6)
+    assert len({tuple(each) for each in compiled.seen}) == 10
 
 
 def test_a_prediction_leaves_the_losses_of_the_call_before():

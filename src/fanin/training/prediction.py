@@ -158,9 +158,9 @@ class Prediction(Uncopied):
             stands_in = {key: given[place] for key, place in places.items()}
             end = len(given) - len(rows)
             x = pytree.tree_unflatten(list(given[len(static) : end]), structure)
-            with torch.no_grad(), with_rows_tensors(given[end:]), swapped(self.module, stands_in):
-                with records_kept(self.module):
-                    outputs = self._call(x)
+            stands_for = swapped(self.module, stands_in)
+            with torch.no_grad(), with_rows_tensors(given[end:]), stands_for, records_kept(self.module):
+                outputs = self._call(x)
             found, spec = pytree.tree_flatten(outputs)
             if shapes is not None:
                 shapes.append(spec)

@@ -317,7 +317,7 @@ def test_gradients_that_are_none_are_skipped():
     optimizer.apply([None, torch.ones(2)], w)
     assert torch.equal(w[0], before)
     assert optimizer.iterations == 1
-    assert len(optimizer.variables()) == 2 + 4
+    assert len(optimizer.variables) == 2 + 4
     with pytest.raises(ValueError, match="Every gradient is None"):
         optimizer.apply([None, None], w)
     assert optimizer.iterations == 1
@@ -431,13 +431,13 @@ def test_the_state_is_in_the_order_of_keras_files():
     assert [a.dtype.name for a in state[:2]] == ["int32", "float32"]
     slots = optimizer.slots(w)
     expected = [slots[i][n] for n in ("velocity", "momentum", "average_gradient") for i in (0, 1)]
-    assert all(a is b for a, b in zip(optimizer.variables()[2:], expected, strict=True))
+    assert all(a is b for a, b in zip(optimizer.variables[2:], expected, strict=True))
     adam = Adam(amsgrad=True)
     adam.build(w)
     slots = adam.slots(w)
     order = [(0, "momentum"), (0, "velocity"), (1, "momentum"), (1, "velocity"), (0, "velocity_hat")]
-    assert all(a is slots[i][n] for a, (i, n) in zip(adam.variables()[2:], order, strict=False))
-    assert len(SGD().variables(w)) == 2
+    assert all(a is slots[i][n] for a, (i, n) in zip(adam.variables[2:], order, strict=False))
+    assert len(SGD().state_tensors(w)) == 2
 
 
 @pytest.mark.parametrize(
@@ -543,7 +543,7 @@ def test_schedules_get_the_number_of_updates():
         optimizer = SGD(schedule)
         assert one(optimizer, [1.0, 1.0, 1.0]) == pytest.approx([0.0, -0.5, -0.75])
         assert (optimizer.learning_rate, optimizer.has_schedule) == (0.125, True)
-        assert len(optimizer.variables(weights())) == 1
+        assert len(optimizer.state_tensors(weights())) == 1
     rates = iter([0.5, 0.25])
     assert one(SGD(lambda: next(rates)), [1.0, 1.0]) == pytest.approx([0.5, 0.25])
     optimizer.learning_rate = 0.5

@@ -190,3 +190,19 @@ def test_merging_inside_other_modes(model):
     adapters.unmerge(model)
     model(INPUTS).sum().backward()
     assert model[1].bob_kernel_b.grad is not None
+
+
+def test_what_acts_merges_without_a_trace_of_gradients(model):
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    adapters.set_active(model, "ann")
+    trains = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    adapters.merge(model, "ann")
+    assert all(parameter.is_leaf and not parameter.requires_grad for parameter in model.parameters())
+    adapters.unmerge(model)
+    assert [name for name, parameter in model.named_parameters() if parameter.requires_grad] == trains
+    assert all(parameter.is_leaf for parameter in model.parameters())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
+    model(INPUTS).sum().backward()
+    optimizer.step()
+    changed = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
+    assert changed == trains  # the base stood still

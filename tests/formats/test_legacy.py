@@ -370,7 +370,7 @@ def test_optimizer_state_of_keras_2(tmp_path, counter):
     state = [(name, np.asarray(value)) for name, value in state]
     write(tmp_path / "m.h5", chain(arrays), sequential(), training("Adam", {"lr": 0.25, **ADAM}), state)
     model = load_model(tmp_path / "m.h5")
-    found = model.optimizer.variables(model.trainable_variables)
+    found = model.optimizer.state_tensors(model.trainable_variables)
     assert int(found[0]) == model.optimizer.iterations == 7
     assert float(found[1]) == 0.25
     assert [float(v.flatten()[0]) for v in found[2:]] == [11, 15, 12, 16, 13, 17, 14, 18]  # weight by weight
@@ -384,7 +384,7 @@ def test_optimizer_state_since_2_11(tmp_path):
         state += [(f"Adam/m/{number}:0", np.full_like(weight, number)), (f"Adam/v/{number}:0", np.full_like(weight, 9))]
     write(tmp_path / "m.h5", chain(arrays), sequential(), training("Adam", {"learning_rate": 0.25, **ADAM}), state)
     model = load_model(tmp_path / "m.h5")
-    found = model.optimizer.variables(model.trainable_variables)
+    found = model.optimizer.state_tensors(model.trainable_variables)
     assert [float(v.flatten()[0]) for v in found] == [7, 0.5, 0, 9, 1, 9, 2, 9, 3, 9]
 
 

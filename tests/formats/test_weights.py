@@ -148,11 +148,11 @@ def test_optimizers_that_do_not_fit_are_left_alone_with_a_warning(tmp_path):
     assert same(bits(model), bits(other))
     assert other.optimizer.iterations == 0
     load_weights(small(), tmp_path / "adam.weights.h5")  # not compiled: only the weights
-    before = [v.clone() for v in model.optimizer.variables()]
+    before = [v.clone() for v in model.optimizer.variables]
     load_weights(model, tmp_path / "none.weights.h5")
     with pytest.warns(UserWarning, match="is left out"):  # slots of 0 steps would not fit this iteration
         load_weights(model, tmp_path / "new.weights.h5")
-    assert all(torch.equal(a, b) for a, b in zip(before, model.optimizer.variables(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.optimizer.variables, strict=True))
 
 
 @pytest.mark.parametrize("stored", ["float16", "float32", "float64", "bfloat16"])
@@ -209,7 +209,7 @@ def test_all_mismatches_come_in_one_error_and_nothing_changes(tmp_path, ending):
     save_weights(model, tmp_path / f"m{ending}")
     other.compile("adam", "mse")
     other.fit(*data(4, 5, 7), verbose=0)
-    before, state = bits(other), [v.clone() for v in other.optimizer.variables()]
+    before, state = bits(other), [v.clone() for v in other.optimizer.variables]
     with pytest.raises(MismatchError) as caught:
         load_weights(other, tmp_path / f"m{ending}")
     message = str(caught.value)
@@ -217,7 +217,7 @@ def test_all_mismatches_come_in_one_error_and_nothing_changes(tmp_path, ending):
     for shapes in ("(3, 4)", "(5, 4)", "(4, 2)", "(4, 7)", "(2,)", "(7,)"):
         assert shapes in message, shapes
     assert same(bits(other), before)
-    assert all(torch.equal(a, b) for a, b in zip(state, other.optimizer.variables(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(state, other.optimizer.variables, strict=True))
 
 
 @pytest.mark.parametrize("ending", FORMATS)

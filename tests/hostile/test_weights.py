@@ -257,12 +257,12 @@ def test_a_state_that_no_optimizer_has_changes_nothing(tmp_path):
         save_weights(compiled, path)
     with h5py.File(path, "r+") as file:
         del file.attrs["sha256"]
-    good, state = path.read_bytes(), [v.clone() for v in taker.optimizer.variables()]
+    good, state = path.read_bytes(), [v.clone() for v in taker.optimizer.variables]
     for name, value in (("0", np.int32(-1)), ("0", np.int32([1, 2])), ("1", np.float32("nan")), ("1", np.float32(-1))):
         path.write_bytes(good)
         changed(path, replaced(f"optimizer/vars/{name}", data=value))
         refuse(path, taker=taker)
-        assert all(torch.equal(a, b) for a, b in zip(state, taker.optimizer.variables(), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(state, taker.optimizer.variables, strict=True))
 
 
 class Takes(Dense):

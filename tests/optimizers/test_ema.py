@@ -58,7 +58,7 @@ def test_the_slots_come_first_in_the_order_of_keras_files(weights):
     slots = optimizer.slots(w)
     order = [(i, n) for n in ("average", "gradient_accumulator") for i in (0, 1)]
     order += [(i, n) for i in (0, 1) for n in ("momentum", "velocity")]
-    found = optimizer.variables(w)
+    found = optimizer.state_tensors(w)
     assert len(found) == 2 + len(order)
     assert all(a is slots[i][n] for a, (i, n) in zip(found[2:], order, strict=True))
     assert [(tuple(a.shape), a.dtype) for a in found[2:]] == [spec[:2] for spec in optimizer.specs(w)[2:]]

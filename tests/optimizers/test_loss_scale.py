@@ -14,9 +14,9 @@ def test_a_skipped_step_changes_nothing_but_the_scale():
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = LossScaleOptimizer(Adam(0.1, use_ema=True), initial_scale=4.0)
     optimizer.apply([torch.ones(3)], [weight])
-    before = [value.clone() for value in optimizer.variables([weight])[4:]], weight.detach().clone()
+    before = [value.clone() for value in optimizer.state_tensors([weight])[4:]], weight.detach().clone()
     optimizer.apply([torch.tensor([1.0, float("nan"), 1.0])], [weight])
-    assert all(map(torch.equal, optimizer.variables([weight])[4:], before[0]))
+    assert all(map(torch.equal, optimizer.state_tensors([weight])[4:], before[0]))
     assert torch.equal(weight, before[1])
     assert (optimizer.dynamic_scale, optimizer.step_counter, optimizer.iterations) == (2.0, 0, 1)
 

@@ -39,17 +39,17 @@ def test_a_factor_scales_the_step_but_not_its_root():
 def test_the_product_is_the_last_variable(weights, gradients):
     w = weights()
     optimizer = Nadam()
-    assert len(optimizer.variables([])) == len(optimizer.specs([])) == 2
+    assert len(optimizer.state_tensors([])) == len(optimizer.specs([])) == 2
     for seed in range(3):
         optimizer.apply(gradients(w, seed), w)
-    state = optimizer.variables(w)
+    state = optimizer.state_tensors(w)
     assert len(state) == len(optimizer.specs(w)) == 2 + 2 * 4 + 1
     assert (state[-1].shape, state[-1].dtype) == ((), torch.float64)
     assert state[-1].item() == pytest.approx(math.prod(0.9 * (1 - 0.5 * 0.96**i) for i in (1, 2, 3)))
     other = Nadam()
     twins = weights()
     other.set_state(twins, [*state[:-1], torch.tensor(0.5)])  # what a file says in its place does not count
-    assert other.variables(twins)[-1].item() == state[-1].item()
+    assert other.state_tensors(twins)[-1].item() == state[-1].item()
     with pytest.raises(ValueError, match=r"u_product has shape \(\), found an array of shape \(1,\)"):
         other.set_state(twins, [*state[:-1], torch.ones(1)])
 

@@ -20,6 +20,7 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+import fanin
 from fanin import optimizers
 
 STEPS = 30
@@ -200,3 +201,19 @@ def test_a_number_for_a_schedule_is_refused_by_both():
     for optimizer in pair("SGD", {"learning_rate": 0.1}, SCHEDULES["exponential"]):
         with pytest.raises(TypeError, match="learning rate"):
             optimizer.learning_rate = 0.5
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_the_variables_of_a_trained_model_are_those_of_keras(policy):
+    x, y = np.ones((8, 3), "float32"), np.ones((8, 1), "float32")
+    shapes = []
+    for library in (fanin, keras):
+        hidden = library.layers.Dense(2, activation="tanh", dtype=policy)
+        model = library.Sequential([library.Input((3,)), hidden, library.layers.Dense(1)])
+        optimizer = library.optimizers.Adam(0.01)
+        assert len(optimizer.variables) == 2
+        model.compile(library.optimizers.LossScaleOptimizer(optimizer) if "16" in policy else optimizer, "mse")
+        model.fit(x, y, epochs=2, verbose=0)
+        shapes.append([tuple(variable.shape) for variable in model.optimizer.variables])
+        assert float(optimizer.variables[0]) == 2
+    assert shapes[0] == shapes[1]

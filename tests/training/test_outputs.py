@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fanin import Input, Model, Sequential
+from fanin import Input, Model, Sequential, losses
 from fanin.errors import DataError
 from fanin.layers import Dense
 from fanin.metrics import MeanAbsoluteError
@@ -158,6 +158,16 @@ def test_crossentropy_and_accuracy_are_chosen_for_each_output():
     kinds = [type(output.loss).__name__ for output in made._compiled().outputs]
     assert kinds == ["SparseCategoricalCrossentropy", "BinaryCrossentropy"]
     assert made.metrics_names == ["loss", "kind_loss", "yes_loss", "kind_accuracy", "yes_accuracy"]
+
+
+@pytest.mark.parametrize("kind", ["Binary", "Categorical", "SparseCategorical"])
+def test_the_metric_crossentropy_counts_logits_as_the_loss_does(kind):
+    loss = getattr(losses, f"{kind}Crossentropy")(from_logits=True)
+    made = Sequential([Input((3,)), Dense(1 if kind == "Binary" else 4)])
+    made.compile("sgd", loss, metrics=["crossentropy"], weighted_metrics=["ce"])
+    y = {"Binary": np.array([0.0, 1, 1, 0]), "Categorical": np.eye(4), "SparseCategorical": np.arange(4)}[kind]
+    scores = made.evaluate(X, y, verbose=0)
+    assert scores[1:] == pytest.approx([scores[0]] * 2)
 
 
 def test_batches_from_a_loader_and_a_generator():

@@ -95,7 +95,7 @@ def all_groups(model: nn.Module, optimizer: Optimizer | None) -> list[Group]:
     weights = [] if optimizer is None else _stepped(model, optimizer)
     path = "optimizer"
     while optimizer is not None:  # one inside another has its variables in both places, as in Keras's files
-        found.append(Group(path, optimizer.name, optimizer.variables(weights)))
+        found.append(Group(path, optimizer.name, optimizer.state_tensors(weights)))
         path, optimizer = f"{path}/inner_optimizer", getattr(optimizer, "inner_optimizer", None)
     return found
 

@@ -185,7 +185,10 @@ def resolve_accuracy(output_shape: Sequence[int | None], y_shape: Sequence[int |
 
 
 def resolve(
-    identifier: Any, output_shape: Sequence[int | None] | None = None, y_shape: Sequence[int | None] | None = None
+    identifier: Any,
+    output_shape: Sequence[int | None] | None = None,
+    y_shape: Sequence[int | None] | None = None,
+    from_logits: bool = False,
 ) -> Metric:
     """The `Metric` for a model, from anything that `get` takes, and from "accuracy", "acc", "crossentropy" or "ce".
 
@@ -194,6 +197,7 @@ def resolve(
             as it was written, so that histories have the user's key.
         output_shape: the model's, (None, ..., C).
         y_shape: the targets', (N, ...).
+        from_logits: whether the model's outputs are logits, for "crossentropy".
 
     Raises ValueError for those four without shapes, and what `get` raises; TypeError for None.
 
@@ -216,7 +220,7 @@ def resolve(
             "sparse": SparseCategoricalCrossentropy,
             "categorical": CategoricalCrossentropy,
         }
-        return by_kind[losses.kind_by_shapes(output_shape, y_shape)](name=identifier)
+        return by_kind[losses.kind_by_shapes(output_shape, y_shape)](name=identifier, from_logits=from_logits)
     metric = get(identifier)
     assert metric is not None
     metric.name = identifier

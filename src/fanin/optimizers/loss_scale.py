@@ -218,18 +218,18 @@ class LossScaleOptimizer(Optimizer):
 
     # --- state and config ------------------------------------------------------------------------------------
 
-    def variables(self, weights: Iterable[Tensor] | None = None) -> list[Tensor]:
+    def state_tensors(self, weights: Iterable[Tensor] | None = None) -> list[Tensor]:
         """The state in the order of Keras's files: an iteration and a learning rate that mean nothing; once there are
         weights, the counter and the scale; then the inner optimizer's."""
         found = self._known(weights)
         own: list[tuple[float, torch.dtype]] = [(0, torch.int32), (0.0, torch.float32)]
         own += [(self.step_counter, torch.int32), (self._scale, torch.float32)] if found else []
-        return [torch.tensor(one, dtype=kind, device="cpu") for one, kind in own] + self.inner_optimizer.variables(
+        return [torch.tensor(one, dtype=kind, device="cpu") for one, kind in own] + self.inner_optimizer.state_tensors(
             found
         )
 
     def specs(self, weights: Sequence[Tensor]) -> list[Spec]:
-        """What a file must hold for `variables(weights)`."""
+        """What a file must hold for `state_tensors(weights)`."""
         own: list[Spec] = [((), torch.int64, False), ((), torch.float64, False)]
         return own * (2 if weights else 1) + self.inner_optimizer.specs(weights)
 
@@ -244,7 +244,7 @@ class LossScaleOptimizer(Optimizer):
     def set_state(self, weights: Iterable[Tensor] | None, arrays: Sequence[Any]) -> None:
         """Take over what `get_state` gave, as `Optimizer.set_state`."""
         found = self._known(weights)
-        expected, own = len(self.variables(found)), 4 if found else 2
+        expected, own = len(self.state_tensors(found)), 4 if found else 2
         if len(arrays) != expected:
             raise ValueError(f"{self.name} has {expected} variables, found {len(arrays)} arrays.")
         if found:

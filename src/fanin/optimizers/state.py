@@ -29,7 +29,12 @@ class State(Ema, Rate):
         """Scalars that Keras writes after the slots, and that are worked out from the count here: none for most."""
         return {}
 
-    def variables(self, weights: Iterable[Tensor] | None = None) -> list[Tensor]:
+    @property
+    def variables(self) -> list[Tensor]:
+        """The state for the weights of `build`, as `state_tensors` gives it; before, that of no weights."""
+        return self.state_tensors(None if self.built else [])
+
+    def state_tensors(self, weights: Iterable[Tensor] | None = None) -> list[Tensor]:
         """The state in the order of Keras's files: iteration, learning rate, then the slots group by group.
 
         Args:
@@ -49,7 +54,8 @@ class State(Ema, Rate):
         return state + [torch.tensor(value, dtype=kind, device="cpu") for value, kind in derived]
 
     def specs(self, weights: Sequence[Tensor]) -> list[Spec]:
-        """What a file must hold for `variables(weights)`: for each a shape, a dtype, and whether it is just that dtype.
+        """What a file must hold for `state_tensors(weights)`: for each a shape, a dtype, and whether it is just
+        that dtype.
 
         Without weights: the state before the first step.
         """
@@ -66,8 +72,8 @@ class State(Ema, Rate):
             checked_rate(values[1])
 
     def get_state(self, weights: Iterable[Tensor] | None = None) -> list[NDArray[Any]]:
-        """`variables` as arrays, copied to the host; bfloat16 as float32."""
-        found = (v.detach().cpu() for v in self.variables(weights))
+        """`state_tensors` as arrays, copied to the host; bfloat16 as float32."""
+        found = (v.detach().cpu() for v in self.state_tensors(weights))
         return [(v.float() if v.dtype == torch.bfloat16 else v).numpy().copy() for v in found]
 
     def set_state(self, weights: Iterable[Tensor] | None, arrays: Sequence[Any]) -> None:
@@ -75,13 +81,13 @@ class State(Ema, Rate):
 
         Args:
             weights: in the model's order; None for those of `build`.
-            arrays: arrays or tensors, in the order of `variables`.
+            arrays: arrays or tensors, in the order of `state_tensors`.
 
         Raises ValueError, naming what was found and expected, for another count, shape or a bad number; nothing is
         changed then.
         """
         weights = self._known(weights)
-        targets = self.variables(weights)
+        targets = self.state_tensors(weights)
         found = [_as_tensor(a) for a in arrays]
         if len(found) != len(targets):
             raise ValueError(f"{self.name} has {len(targets)} variables, found {len(found)} arrays.")

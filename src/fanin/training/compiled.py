@@ -140,8 +140,9 @@ class Compiled:
         given = [output.plain for output in outputs], [output.weighted for output in outputs]
         for output, shape, of in zip(outputs, shapes, y_shapes, strict=True):
             output.loss = None if output.loss is None else losses.resolve(output.loss, shape, of)
-            output.plain = [metrics.resolve(metric, shape, of) for metric in output.plain]
-            output.weighted = [metrics.resolve(metric, shape, of) for metric in output.weighted]
+            told = shape, of, bool(getattr(output.loss, "from_logits", False))
+            output.plain = [metrics.resolve(metric, *told) for metric in output.plain]
+            output.weighted = [metrics.resolve(metric, *told) for metric in output.weighted]
         self.outputs, self._shapes = outputs, shapes
         self.measuring = OutputMetrics(outputs, metric_names(outputs, *given))
         self._bound_to = key

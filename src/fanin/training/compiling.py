@@ -10,13 +10,14 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fanin import constraints
 from fanin.errors import NotTraceableError
 from fanin.kernels.rows import rows_tensors, with_rows_tensors
 from fanin.layers.base.ledger import run_updates
+from fanin.layers.base.scope import Entry, Record, records_kept
 from fanin.program import InductorProgram, Program
 from fanin.training.data import Batch
 from fanin.training.side_effects import without_side_effects
@@ -29,11 +30,31 @@ AnyProgram = Program | InductorProgram
 
 
 class Notes:
-    """What was seen while a step was traced: which weights got a gradient, and the structure of the outputs."""
+    """What was seen while a step was traced: which weights got a gradient, the structure of the outputs, and the losses
+    that calls added."""
 
     def __init__(self) -> None:
         self.has_gradient: list[bool] = []
         self.outputs: Any = None
+        self.added: list[Entry] = []
+        self._record = Record()
+        self._called: list[dict[str, Any]] = []
+
+    def take(self, record: Record, model: nn.Module) -> list[Tensor]:
+        """The losses in the record of a traced call, to be results of the program."""
+        self._record, self.added = record, [entry for entry in record.losses if isinstance(entry.value, Tensor)]
+        self._called = [vars(part) for part in model.modules() if vars(part).get("_record") is record]
+        record.updates.clear()
+        for entry in record.losses:
+            entry.inputs = None if entry.inputs is None else []
+        return [entry.value for entry in self.added]
+
+    def show(self, values: Sequence[Tensor]) -> None:
+        """Let the layers that were called show these values of their losses."""
+        for entry, value in zip(self.added, values, strict=True):
+            entry.value = value
+        for own in self._called:
+            own["_record"] = self._record
 
 
 Body = Callable[[dict[int, Tensor], Batch, Notes], list[Any]]
@@ -87,7 +108,7 @@ class Compiler:
             with with_rows_tensors(of_rows), swapped(self._model, stands_for):
                 return body(stands_for, traced_batch, notes)
 
-        with without_side_effects(self._model, self._step.beside) as seen:
+        with without_side_effects(self._model, self._step.beside) as seen, records_kept(self._model):
             program = self.make(seen.while_in(function), static, [*inputs, *rows])
             seen.check(program.traced)
         self._refuse_strays(program.captured, static)
@@ -151,7 +172,8 @@ class Compiler:
 
     def _wanted(self, result: Result, notes: Notes) -> list[Any]:
         outputs, notes.outputs = pytree.tree_flatten(result.outputs)
-        return [*([result.loss] if self._wants_loss else []), *(outputs if self._wants_outputs else [])]
+        added = notes.take(result.record, self._model)
+        return [*([result.loss] if self._wants_loss else []), *(outputs if self._wants_outputs else []), *added]
 
     def _adder(self, update: Any) -> str:
         """The name of the layer whose call added an update."""

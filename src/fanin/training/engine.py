@@ -159,6 +159,9 @@ class Engine(Uncopied):
             self._programs.clear()
             self._last_batch = self._last_key = None
             return None
+        if notes.added:
+            notes.show(results[-len(notes.added) :])
+            del results[-len(notes.added) :]
         loss = results.pop(0) if self.wants_loss else None
         return Outcome(loss, pytree.tree_unflatten(results, notes.outputs) if self.wants_outputs else None)
 

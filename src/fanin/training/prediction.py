@@ -14,6 +14,7 @@ from fanin.kernels.rows import rows_key, rows_tensors, with_rows_tensors
 from fanin.layers.base.convert import as_tensor
 from fanin.layers.base.devices import device_of
 from fanin.layers.base.modes import in_eval_mode
+from fanin.layers.base.scope import records_kept
 from fanin.program import Program
 from fanin.program.effects import tensors_of
 from fanin.program.passes import FOR_GOOD, UNTIL_PREPARED, TracedPass
@@ -157,7 +158,8 @@ class Prediction(Uncopied):
             stands_in = {key: given[place] for key, place in places.items()}
             end = len(given) - len(rows)
             x = pytree.tree_unflatten(list(given[len(static) : end]), structure)
-            with torch.no_grad(), with_rows_tensors(given[end:]), swapped(self.module, stands_in):
+            stands_for = swapped(self.module, stands_in)
+            with torch.no_grad(), with_rows_tensors(given[end:]), stands_for, records_kept(self.module):
                 outputs = self._call(x)
             found, spec = pytree.tree_flatten(outputs)
             if shapes is not None:

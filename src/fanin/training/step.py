@@ -49,6 +49,7 @@ class Result:
         logs: the new running sums of each metric.
         outputs: what the model returned.
         updates: the updates that the call added, to run after the optimizer's.
+        record: what the call added.
     """
 
     loss: torch.Tensor
@@ -57,6 +58,7 @@ class Result:
     logs: list[Variables]
     outputs: Any
     updates: list[Any]
+    record: Record
 
 
 class Objective(nn.Module):
@@ -146,11 +148,11 @@ class Step:
             logs = self.measure(state.metrics, batch.y, outputs, batch.weight)
         updates = [entry.value for entry in record.updates]
         parts = [part.detach() for part in parts]
-        return Result(total.detach(), parts, gradients, logs, outputs, updates)
+        return Result(total.detach(), parts, gradients, logs, outputs, updates, record)
 
     def test(self, state: State, batch: Batch) -> Result:
         """Loss, new metric sums and outputs, without gradients and updates."""
         with torch.no_grad():
-            total, parts, outputs, _ = self.objective(batch)
+            total, parts, outputs, record = self.objective(batch)
             logs = self.measure(state.metrics, batch.y, outputs, batch.weight)
-            return Result(total, parts, {}, logs, outputs, [])
+            return Result(total, parts, {}, logs, outputs, [], record)

@@ -164,7 +164,7 @@ class Adapted(nn.Module):
     def _merge(self, name: str) -> None:
         """Add an adapter's scale A @ B to the base's tensors, in place. The base before it is kept in buffers."""
         scheme = self._low_rank()
-        with torch.no_grad(), torch.inference_mode(False), _full_width(getattr(self, scheme.part)):
+        with torch.inference_mode(False), torch.no_grad(), _full_width(getattr(self, scheme.part)):
             values = scheme.base.pack(replace(scheme, active=name).dense(self))
             kept = {part: getattr(self, part).detach().clone() for part in values}
             for part, value in values.items():
@@ -180,7 +180,7 @@ class Adapted(nn.Module):
     def _unmerge(self) -> None:
         """Put the base back, bit for bit. The adapter that was merged does not act then."""
         scheme = self._low_rank()
-        with torch.no_grad(), torch.inference_mode(False):
+        with torch.inference_mode(False), torch.no_grad():
             for part in self._base_names():
                 kept = self._buffers[_KEPT.format(part)]
                 assert kept is not None

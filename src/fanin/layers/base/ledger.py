@@ -103,7 +103,7 @@ class Ledger(nn.Module):
 
         The calls are all symbolic ones, until the layer is called on real tensors: then the values of the last
         outermost real call stand for them. They carry gradients: a plain loop adds `sum(layer.losses)` to its own.
-        A frozen weight gives none.
+        After `fit` and `evaluate` they are those of the last batch, without gradients. A frozen weight gives none.
         """
         return [*regularizers.penalties(self), *self._entries("losses")]
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from fanin.graph.tree import leaves
@@ -44,6 +45,17 @@ class Record:
                for value in values if isinstance(value, torch.Tensor)):  # fmt: skip
             self.losses.clear()
             self.updates.clear()
+
+
+@contextmanager
+def records_kept(module: nn.Module) -> Iterator[None]:
+    """After the block, layers show the losses and updates of the calls before it: those inside it were traced."""
+    before = [(vars(part), vars(part)["_record"]) for part in module.modules() if "_record" in vars(part)]
+    try:
+        yield
+    finally:
+        for own, record in before:
+            own["_record"] = record
 
 
 class CallScope:

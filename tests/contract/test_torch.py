@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
+import json
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing
 from torch import nn
 from torch.func import functional_call, grad, jacrev, vmap
 from torch.nn.utils import parametrizations, parametrize, prune
@@ -591,29 +594,34 @@ def test_first_calls_from_8_threads():
         assert all(torch.equal(y, outputs[0]) for y in outputs)
 
 
-def _train_in_process(rank: int, port: int, found: Any) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _train(rank: int, folder: str) -> list[Any]:
+    """One of two processes that train a layer together; its source is all that the other runs."""
+    import torch
+
+    from fanin.layers import Dense
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     try:
         torch.manual_seed(rank)
         layer = Dense(3)
         layer.build((None, 4))
-        model = nn.parallel.DistributedDataParallel(layer)
+        model = torch.nn.parallel.DistributedDataParallel(layer)
         x = torch.full((2, 4), float(rank))
         model(x).sum().backward()
-        found[rank] = (layer.kernel.detach().tolist(), layer.kernel.grad.tolist())
+        return [layer.kernel.tolist(), layer.kernel.grad.tolist()]
     finally:
         torch.distributed.destroy_process_group()
 
 
-def test_distributed_data_parallel_on_two_processes():
-    with torch.multiprocessing.Manager() as manager:
-        found = manager.dict()
-        store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        port = store.port
-        del store
-        torch.multiprocessing.spawn(_train_in_process, (port, found), nprocs=2)
-        one, two = found[0], found[1]
+def test_distributed_data_parallel_on_two_processes(tmp_path):
+    source = f"import json\nfrom typing import Any\n{inspect.getsource(_train)}"
+    code = f"{source}\nprint(json.dumps(_train(1, {str(tmp_path)!r})))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            one = _train(0, str(tmp_path))
+            two = json.loads(other.communicate()[0])
+        finally:
+            other.kill()
     assert one == two  # weights come from rank 0, gradients are the mean over ranks
     assert one[1] == [[1.0] * 3] * 4
 

@@ -76,7 +76,24 @@ def check_page(text: str, pictures: int) -> None:
     assert set(page.targets) <= set(page.ids)
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
+# The longer ones run in `test_the_demonstration_in_short`, and alone in the longer campaign.
+LONG = {"activations", "constraints", "peers", "penalties", "saving", "tasks", "wgan"}
+
+
+@pytest.mark.parametrize("name", sorted(LONG))
+def test_a_long_chapter_is_a_program_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import report
+
+    started: list[str] = []
+    monkeypatch.setattr(report, "alone", lambda run: started.append(run.__name__))
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    assert started == ["run"]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in CHAPTERS]
+)
 def test_a_chapter_runs_alone(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,25 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import Phase, given, settings
+from axes_cases import EASY, shapes_with_axes
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fanin.layers import RMSNormalization
 
-EASY = settings(derandomize=True, deadline=None, max_examples=60, phases=[Phase.generate])
-
 
 @EASY
-@given(data=st.data(), seed=st.integers(0, 2**20))
-def test_the_formula_along_any_axes(data, seed):
-    shape = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple))
-    several = data.draw(st.lists(st.sampled_from(range(len(shape))), min_size=1, unique=True))
-    several = [axis - data.draw(st.sampled_from([0, len(shape)])) for axis in several]
-    axis = data.draw(st.sampled_from([several, tuple(several), several[0]]))
+@given(case=shapes_with_axes(), seed=st.integers(0, 2**20))
+def test_the_formula_along_any_axes(case, seed):
+    shape, axis, axes = case
     rng = np.random.default_rng(seed)
     layer = RMSNormalization(axis, epsilon=0.01, dtype="float64")
     layer.build(shape)
-    axes = tuple(sorted(a % len(shape) for a in (axis if isinstance(axis, (list, tuple)) else [axis])))
     assert [weight.shape for weight in layer.weights] == [tuple(shape[a] for a in axes)]
     layer.set_weights([rng.uniform(0.5, 2, layer.scale.shape)])
     x = rng.normal(2.0, 3.0, shape)

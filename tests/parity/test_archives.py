@@ -152,7 +152,7 @@ def exchange(backend, folder):
         (folder / side).mkdir()
     expected = {}
     for name in corpus.CASES:
-        fanin.config.clear_session()
+        fanin.config.clear_session(free_memory=False)
         model = corpus.build(fanin, name)
         corpus.compile_and_train(fanin, name, model)
         model.save(folder / "fanin" / f"{name}.keras")

@@ -366,8 +366,8 @@ def test_the_other_side_reads_an_archive(tmp_path, side, name):
 def test_the_layout_is_that_of_keras(tmp_path, name):
     found = {}
     for side in SIDES:
-        keras.utils.clear_session()
-        fanin.config.clear_session()
+        keras.utils.clear_session(free_memory=False)
+        fanin.config.clear_session(free_memory=False)
         path = tmp_path / f"{side}.keras"
         model_of(side, MODELS[name]).save(path)
         with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:

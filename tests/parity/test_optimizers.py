@@ -133,7 +133,7 @@ def test_signatures(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_automatic_names(name):
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
     assert getattr(optimizers, name)().name == getattr(keras.optimizers, name)().name
 
 

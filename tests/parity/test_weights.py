@@ -114,8 +114,8 @@ def load(side, model, path, **kwargs):
         load_weights(model, path, **kwargs)
 
 
-@pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+# The state lies beside the model: the graph needs one optimizer.
+@pytest.mark.parametrize(("kind", "optimizer"), [*(("chain", name) for name in OPTIMIZERS), ("graph", "adam")])
 @pytest.mark.parametrize("side", SIDES)
 def test_weights_and_optimizer_cross_over(tmp_path, side, optimizer, kind):
     path = str(tmp_path / "m.weights.h5")
@@ -160,8 +160,8 @@ def test_the_layout_is_that_of_keras(tmp_path, kind):
 
     found = {}
     for side in SIDES:
-        keras.utils.clear_session()
-        fanin.config.clear_session()
+        keras.utils.clear_session(free_memory=False)
+        fanin.config.clear_session(free_memory=False)
         save(side, trained(side, kind), str(tmp_path / f"{side}.weights.h5"))
         found[side] = layout(tmp_path / f"{side}.weights.h5")
     assert found["fanin"] == found["keras"]
@@ -253,7 +253,7 @@ def test_whole_models_in_h5(tmp_path, optimizer, kind):
 
 @pytest.mark.parametrize("frozen", [["first"], ["inside"], ["first", "inside", "batch_normalization"], "all"])
 def test_frozen_layers_keep_their_order(tmp_path, frozen):
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     model = chain(keras, "adam")
     for layer in model.layers:
         if frozen == "all" or layer.name in frozen:

@@ -1,5 +1,6 @@
 """Programs against the functions they were made from, on random functions and on cases that go wrong easily."""
 
+import functools
 import gc
 import threading
 import weakref
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 import fanin.program.run
 from fanin.program import Program
+from fanin.program.count import count
 from fanin.program.passes import PASSES, ROUNDING
+from fanin.program.trace import Traced
 
 pytestmark = pytest.mark.usefixtures("by_torch_alone")
 
@@ -340,6 +343,34 @@ def test_it_can_be_read_and_says_what_it_costs():
     assert final.operations < traced.operations
     assert final.peak > 0
     assert 0 < final.bytes < traced.bytes
+
+
+def test_each_stage_is_counted_as_it_stands(straight, monkeypatch):
+    """Passes that change nothing are not counted again."""
+    expected = []
+
+    def noted(one):
+        @functools.wraps(one)
+        def run(graph):
+            one(graph)
+            expected.append(count(Traced(graph, {}, [], [])))
+
+        return run
+
+    monkeypatch.setattr(fanin.program.run, "PASSES", [noted(one) for one in PASSES])
+    w, b, x = arguments()
+    makes = [lambda: Program(step, [w, b], [x])]
+    for seed in range(30):
+        function = straight(seed)
+        makes.append(lambda one=function: Program(one, one.static(), one.inputs()))
+    moves = set()
+    for make in makes:
+        expected.clear()
+        (_, traced), *stages = make().stats()
+        assert [cost for _, cost in stages] == expected
+        before = [traced, *expected]
+        moves |= {name for (name, after), cost in zip(stages, before, strict=False) if after != cost}
+    assert len(moves) >= 5
 
 
 def test_memory_of_a_dropped_program_is_free_at_once():

@@ -42,7 +42,7 @@ def test_jit_compile_is_kept(tmp_path, jit_compile):
 
 
 def test_a_metric_given_as_a_class_has_the_name_of_its_class():
-    fanin.config.clear_session()
+    fanin.config.clear_session(free_memory=False)
     made = model(metrics=[fanin.metrics.MeanSquaredError, fanin.metrics.R2Score])
     for rows in (8, 4):
         assert list(made.fit(X[:rows], Y[:rows], verbose=0).history) == ["loss", "mean_squared_error", "r2_score"]

@@ -182,7 +182,7 @@ def random_data(seed, classes):
 
 def trained(seed, policy, run_eagerly, draws, start=None, epochs=2):
     """A random model after two epochs, its history, and the weights that it began with."""
-    fanin.config.clear_session()
+    fanin.config.clear_session(free_memory=False)
     fanin.config.set_dtype_policy(policy)
     fanin.utils.set_random_seed(seed % 1000)
     model, loss, metrics = random_model(seed, draws)

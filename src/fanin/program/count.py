@@ -29,6 +29,28 @@ class Count(NamedTuple):
     peak: int
 
 
+class Stages:
+    """What a graph costs after each pass: planning memory takes far longer than most passes do, so a pass that left the
+    graph as it was costs no count."""
+
+    def __init__(self, traced: Traced):
+        self._traced = traced
+        self._states: list[tuple[object, ...]] = []
+        self.costs: list[tuple[str, Count]] = []
+
+    def add(self, name: str) -> None:
+        """Note what the graph costs as it stands now, under this name."""
+        states = [_view(node) for node in self._traced.graph.nodes]
+        found = self.costs[-1][1] if self.costs and states == self._states else count(self._traced)
+        self._states = states
+        self.costs.append((name, found))
+
+
+def _view(node: fx.Node) -> tuple[object, ...]:
+    """What passes change of a node; another result is another node's."""
+    return node, node.target, node.args, node.kwargs, node.meta.get("constant"), node.meta.get("prepared")
+
+
 def count(traced: Traced) -> Count:
     """The cost of a graph as it stands."""
     nodes = [node for node in traced.graph.nodes if _computes(node)]

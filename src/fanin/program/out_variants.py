@@ -7,6 +7,7 @@ tensors the way to the kernel is what counts. Operations that are not in the tab
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -79,6 +80,7 @@ def writing_call(node: fx.Node) -> Call | None:
     return found
 
 
+@cache  # each program asks several times about each of its operations, and there are not many
 def _out_overload(target: Any, packet: Any) -> Call | None:
     """The overload with the same arguments that writes: in ATen it differs by trailing results."""
     schema = getattr(target, "_schema", None)

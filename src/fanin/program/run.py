@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fanin.program.count import Count, count
+from fanin.program.count import Count, Stages
 from fanin.program.cuda_graph import RecordedGraph, can_be_recorded
 from fanin.program.emit import Emitter
 from fanin.program.memory import plan_memory
@@ -47,15 +47,17 @@ class Program:
     ):
         traced = trace(function, static, inputs)
         self.captured = traced.captured
-        self.stages: list[tuple[str, Count]] = [("traced", count(traced))]
+        stages = Stages(traced)
+        stages.add("traced")
         for simplify in PASSES:
             simplify(traced.graph)
             verify(traced, simplify.__name__)
-            self.stages.append((simplify.__name__, count(traced)))
+            stages.add(simplify.__name__)
         for add in lasting:
             add(traced)
             verify(traced, add.__name__)
-            self.stages.append((add.__name__, count(traced)))
+            stages.add(add.__name__)
+        self.stages: list[tuple[str, Count]] = stages.costs
         self.traced: Traced = traced
         self.plan = plan_memory(traced.graph)
         verify_plan(self.plan)

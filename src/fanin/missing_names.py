@@ -7,6 +7,8 @@ from typing import NoReturn
 
 _LOOKUP = "numpy, pandas or scikit-learn before the model, or the estimators of fanin.sklearn"
 _TORCH_LAYER = "the torch.nn.Module, which is a layer; its shapes are torch's, channels first"
+_LOSS = "a function of your own, (y_true, y_pred) -> a value for each row, in torch's operations"
+_TORCH_OPTIMIZER = "an optimizer of torch.optim's kind, made of model.parameters(): compile(optimizer=...) takes any"
 _INSTEAD = {
     "fanin": {
         "Variable": "self.add_weight(shape=..., initializer=..., trainable=...) in a layer, or torch.nn.Parameter",
@@ -34,6 +36,38 @@ _INSTEAD = {
         "StringLookup": _LOOKUP,
         "TimeDistributed": "the layer itself: Dense acts on the last axis at every rank",
         "TorchModuleWrapper": "fanin.layers.TorchModule; in a Sequential, the module itself",
+    },
+    "fanin.losses": {
+        "BinaryFocalCrossentropy": _LOSS,
+        "CategoricalFocalCrossentropy": _LOSS,
+        "CategoricalGeneralizedCrossEntropy": _LOSS,
+        "Circle": _LOSS,
+        "CTC": _LOSS,
+        "Dice": _LOSS,
+        "Tversky": _LOSS,
+    },
+    "fanin.metrics": {
+        "BinaryIoU": "torchmetrics.JaccardIndex, in metrics=",
+        "ConcordanceCorrelation": "torchmetrics.ConcordanceCorrCoef, in metrics=",
+        "F1Score": "torchmetrics.F1Score, in metrics=",
+        "FBetaScore": "torchmetrics.FBetaScore, in metrics=",
+        "IoU": "torchmetrics.JaccardIndex, in metrics=",
+        "MeanIoU": "torchmetrics.JaccardIndex, in metrics=",
+        "OneHotIoU": "torchmetrics.JaccardIndex, in metrics=",
+        "OneHotMeanIoU": "torchmetrics.JaccardIndex, in metrics=",
+        "PearsonCorrelation": "torchmetrics.PearsonCorrCoef, in metrics=",
+        "PrecisionAtRecall": "torchmetrics.PrecisionAtFixedRecall, in metrics=",
+        "RecallAtPrecision": "torchmetrics.RecallAtFixedPrecision, in metrics=",
+        "SensitivityAtSpecificity": "torchmetrics.SensitivityAtSpecificity, in metrics=",
+        "SpecificityAtSensitivity": "torchmetrics.SpecificityAtSensitivity, in metrics=",
+        "Sum": "torchmetrics.SumMetric",
+    },
+    "fanin.optimizers": {
+        "Adafactor": "torch.optim.Adafactor(model.parameters())",
+        "Ftrl": _TORCH_OPTIMIZER,
+        "Lamb": _TORCH_OPTIMIZER,
+        "Muon": "torch.optim.Muon for the matrices, and another optimizer for the rest, in a loop of your own",
+        "ScheduleFreeAdamW": _TORCH_OPTIMIZER,
     },
     "fanin.utils": {
         "PyDataset": "torch.utils.data.Dataset",

@@ -213,6 +213,14 @@ def test_without_the_packages(tmp_path, monkeypatch, missing):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_name_of_another_format_is_refused(tmp_path):
+    model = fanin.Sequential([fanin.Input((3,)), Dense(2)])
+    for name in ("model.tflite", "model.keras", "model.pt2"):
+        with pytest.raises(ValueError, match=rf"Exporting writes ONNX; the path '.*/{name}' ends as files of another"):
+            model.export(tmp_path / name)
+    assert not any(tmp_path.iterdir())
+
+
 def test_bad_calls(tmp_path):
     path = tmp_path / "m.onnx"
     with pytest.raises(ValueError, match="has no weights yet"):

@@ -206,4 +206,5 @@ def test_an_optimizer_of_another_models_weights_is_refused(eager):
     with pytest.raises(ValueError, match="Model 'one': its optimizer, Adam, holds none of the 2 weights that train"):
         model.fit(x, y, verbose=0)
     model.trainable = False  # then there is nothing that it should hold
-    model.fit(x, y, verbose=0)
+    with pytest.warns(UserWarning, match="has no weights that train"):
+        model.fit(x, y, verbose=0)

@@ -491,3 +491,20 @@ def test_loss_weights_scale_the_loss():
     twice = made.evaluate(x, y, verbose=0)[0]
     made.compile("adam", "sparse_categorical_crossentropy")
     assert twice == pytest.approx(2 * made.evaluate(x, y, verbose=0), rel=1e-6)
+
+
+def test_a_model_without_weights_that_train_is_told():
+    model = fanin.Sequential([fanin.Input((3,)), fanin.layers.Dense(2)])
+    model.trainable = False
+    x, y = np.ones((4, 3)), np.ones((4, 2))
+    for optimizer in ("sgd", torch.optim.SGD(model.parameters(), 0.1)):
+        model.compile(optimizer, "mse")
+        with pytest.warns(UserWarning, match="Model 'sequential.*' has no weights that train: fit leaves them") as told:
+            model.fit(x, y, verbose=0)
+        assert told[0].filename == __file__
+    model.evaluate(x, y, verbose=0)
+    model.compile("sgd", "mse")
+    fanin.adapters.add(model, "ann", 1)
+    fanin.adapters.set_active(model, None)
+    with fanin.adapters.rows(model, ["ann"] * 4):
+        model.fit(x, y, batch_size=4, shuffle=False, verbose=0)

@@ -210,3 +210,26 @@ def test_a_fork_waits_while_another_thread_traces():
     thread.start()
     thread.join()
     assert free == [True]  # here too
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of threads
+def test_a_fork_goes_on_where_the_thread_that_traces_waits_for_it(monkeypatch):
+    monkeypatch.setattr("fanin.training.locks._LONGEST", 0.1)
+    module, held, forked = nn.Linear(2, 2), threading.Event(), threading.Event()
+
+    def trace():
+        with lock_of(module):
+            held.set()
+            forked.wait()
+
+    thread = threading.Thread(target=trace)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    forked.set()
+    thread.join()
+    assert lock_of(module).acquire(timeout=2)

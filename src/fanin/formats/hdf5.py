@@ -29,7 +29,7 @@ from fanin.formats.faults import Faults
 from fanin.formats.hdf5_objects import Array, Objects
 from fanin.layers.base.adapted import Adapted
 from fanin.layers.base.layer import Layer
-from fanin.layers.base.variables import own_weights
+from fanin.layers.base.own_variables import saved_weights
 from fanin.registry import snake_case
 
 
@@ -84,10 +84,7 @@ def groups(module: nn.Module, path: str = "", seen: set[int] | None = None) -> I
         return
     seen.add(id(module))
     name = module.name if isinstance(module, Layer) else None
-    if isinstance(module, Layer):
-        tensors = module._own_variables()
-    else:
-        tensors = list({id(tensor): tensor for _, tensor in own_weights(module)}.values())
+    tensors = saved_weights(module)
     if tensors or name is not None:
         yield Group(path, name, tensors, owner=module)
     for child_path, child in _children(module, path):

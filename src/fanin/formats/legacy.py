@@ -86,12 +86,14 @@ def load_model(
 
 
 def is_hdf5_file(filepath: str | os.PathLike[str]) -> bool:
-    """Whether a file begins as HDF5 does; by its name where it cannot be read."""
+    """Whether a file begins as HDF5 does; by its name where it cannot be read, or begins as neither HDF5 nor a zip."""
+    is_named_so = os.fspath(filepath).endswith((".h5", ".hdf5"))
     try:
         with limits.open_regular(filepath) as file:
-            return is_hdf5(file.read(8))
+            head = file.read(8)
     except (OSError, CorruptError):
-        return os.fspath(filepath).endswith((".h5", ".hdf5"))
+        return is_named_so
+    return is_hdf5(head) or (is_named_so and not head.startswith(b"PK"))
 
 
 def holds(reader: Reader) -> bool:

@@ -28,6 +28,7 @@ from fanin.layers.base.scope import collect_losses
 from fanin.write import replacing, target
 
 _LARGEST = 2**31 - 2**24  # what a protobuf file can hold, with room for the graph
+_OTHER_FORMATS = (".tflite", ".pb", ".pt", ".pth", ".pt2", ".keras", ".h5", ".hdf5", ".safetensors")
 _NOTED = ("node", "value_info", "input", "output")
 
 
@@ -52,13 +53,16 @@ def export_onnx(
     Inputs and outputs have the names of the model's input and output layers, else input_0, output_0, ... Only weights
     and operations are written, no code, no paths of this machine. The model, its mode and its losses stay as they are.
 
-    Needs `pip install 'fanin[onnx]'`. Raises ValueError for a model that is not built, or whose inputs are not known;
-    TypeError for a signature of another kind; RuntimeError, with PyTorch's report as its cause, for operations that
-    ONNX does not have. After Keras's `model.export(filepath, format="onnx")`, with an open batch.
+    Needs `pip install 'fanin[onnx]'`. Raises ValueError for a model that is not built, or whose inputs are not known,
+    and for the ending of another format; TypeError for a signature of another kind; RuntimeError, with PyTorch's report
+    as its cause, for operations that ONNX does not have. After Keras's `model.export(filepath, format="onnx")`, with an
+    open batch.
     """
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"Exporting to ONNX needs {' and '.join(missing)}: pip install 'fanin[onnx]'.")
+    if os.fspath(filepath).endswith(_OTHER_FORMATS):
+        raise ValueError(f"Exporting writes ONNX; the path {os.fspath(filepath)!r} ends as files of another format do.")
     path = target(filepath, ("",), overwrite=True)
     check_built(model)
     size = sum(value.numel() * value.itemsize for value in model.state_dict().values() if torch.is_tensor(value))

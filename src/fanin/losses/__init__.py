@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fanin.losses.base import REDUCTIONS, Loss, LossFunction, classes, family, kind_by_shapes
 from fanin.losses.crossentropy import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
@@ -41,6 +41,7 @@ from fanin.losses.regression import (
     MeanSquaredLogarithmicError,
 )
 from fanin.losses.wrappers import LossFunctionWrapper, TorchLoss, is_torch_loss
+from fanin.missing_names import explain
 
 __all__ = [
     "REDUCTIONS",
@@ -85,6 +86,9 @@ __all__ = [
     "sparse_categorical_crossentropy",
     "squared_hinge",
 ]
+
+if not TYPE_CHECKING:  # which would then take every name for known
+    __getattr__ = explain(__name__)
 
 
 def get(identifier: Any) -> LossFunction | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fanin import losses
 from fanin.losses.functions import (
@@ -67,6 +67,7 @@ from fanin.metrics.regression import (
     MeanSquaredLogarithmicError,
     RootMeanSquaredError,
 )
+from fanin.missing_names import explain
 from fanin.registry import Family, get_registered_object, snake_case
 
 __all__ = [
@@ -131,6 +132,9 @@ __all__ = [
     "squared_hinge",
     "top_k_categorical_accuracy",
 ]
+
+if not TYPE_CHECKING:  # which would then take every name for known
+    __getattr__ = explain(__name__)
 
 
 def get(identifier: Any) -> Metric | None:

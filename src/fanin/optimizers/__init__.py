@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fanin.missing_names import explain
 from fanin.optimizers import schedules
 from fanin.optimizers.adadelta import Adadelta
 from fanin.optimizers.adagrad import Adagrad
@@ -41,6 +42,9 @@ __all__ = [
     "schedules",
     "serialize",
 ]
+
+if not TYPE_CHECKING:  # which would then take every name for known
+    __getattr__ = explain(__name__)
 
 family: Family[Optimizer] = Family("optimizer", "keras.optimizers", Optimizer)
 for _class in (SGD, RMSprop, Adam, AdamW, Nadam, Adamax, Adagrad, Adadelta, Lion, LossScaleOptimizer):

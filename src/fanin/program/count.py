@@ -40,13 +40,13 @@ class Stages:
 
     def add(self, name: str) -> None:
         """Note what the graph costs as it stands now, under this name."""
-        states = [_view(node) for node in self._traced.graph.nodes]
+        states = [_state(node) for node in self._traced.graph.nodes]
         found = self.costs[-1][1] if self.costs and states == self._states else count(self._traced)
         self._states = states
         self.costs.append((name, found))
 
 
-def _view(node: fx.Node) -> tuple[object, ...]:
+def _state(node: fx.Node) -> tuple[object, ...]:
     """What passes change of a node; another result is another node's."""
     return node, node.target, node.args, node.kwargs, node.meta.get("constant"), node.meta.get("prepared")
 

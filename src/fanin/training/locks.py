@@ -47,22 +47,28 @@ def lock_of(module: nn.Module) -> AbstractContextManager[Any]:
 
 # --- forks: a child has no thread that would release what another held -----------------------------------------------
 
-_forking = threading.Lock()
-_at_fork: list[Any] = []  # what the forking thread holds
+_LONGEST = 10.0  # seconds for one lock: whoever holds it may wait for the thread that forks
+
+
+class _Held(threading.local):
+    """The locks that this thread took for a fork."""
+
+    def __init__(self) -> None:
+        self.locks: list[Any] = []
+
+
+_held = _Held()
 
 
 def _before_fork() -> None:
     """Wait for other threads, so that the child finds free locks, and no module in the middle of being traced."""
     with _making:
-        known = sorted({*_locks.values()}, key=lambda one: one[0])
-    for lock in (_forking, *(lock for _, lock in known), _making):
-        lock.acquire()
-        _at_fork.append(lock)
+        known = [lock for _, lock in sorted({*_locks.values()}, key=lambda one: one[0])]
+    _held.locks = [lock for lock in (*known, _making) if lock.acquire(timeout=_LONGEST)]
 
 
 def _after_fork() -> None:
-    held = _at_fork[::-1]
-    _at_fork.clear()  # before another thread may fork
+    held, _held.locks = _held.locks[::-1], []
     for lock in held:
         lock.release()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from fanin import arguments
 from fanin.errors import DataError
 from fanin.graph.tree import tree_map
+from fanin.kernels.rows import rows_key
 from fanin.layers.base.devices import device_of
 from fanin.layers.base.modes import in_eval_mode, state_kept
 from fanin.training.compiled import Compiled
@@ -78,11 +80,14 @@ def trainer(model: Any, compiled: Compiled, data: Arrays | Stream, name: str, tr
 
 
 def _check_weights(model: Any, optimizer: Any) -> None:
-    """ValueError for one of torch.optim's optimizers that was made of weights none of which this model trains."""
+    """A warning where nothing trains; ValueError for one of torch.optim's optimizers that was made of weights none of
+    which this model trains."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    if not trained and rows_key() is None:  # a block of `fanin.adapters.rows` lets its adapters train
+        warnings.warn(f"Model {model.name!r} has no weights that train: fit leaves them as they are.", stacklevel=6)
     if not isinstance(optimizer, torch.optim.Optimizer):
         return
     held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
     if trained and held.isdisjoint(map(id, trained)):
         raise ValueError(
             f"Model {model.name!r}: its optimizer, {type(optimizer).__name__}, holds none of the {len(trained)} "

@@ -8,8 +8,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from fanin.layers.base.adapted import Adapted
 from fanin.layers.base.convert import as_tensor
 from fanin.layers.base.variables import own_weights
+
+
+def saved_weights(module: nn.Module) -> list[torch.Tensor]:
+    """A module's own weights, each once, without those of adapters, which have a place of their own in files."""
+    apart = module._pair_names() if isinstance(module, Adapted) else ()
+    return list({id(tensor): tensor for name, tensor in own_weights(module) if name not in apart}.values())
 
 
 class OwnVariables(nn.Module):
@@ -20,21 +27,12 @@ class OwnVariables(nn.Module):
 
     name: str
 
-    def _pair_names(self) -> list[str]:
-        """The names of the weights of adapters, which have a place of their own in files."""
-        return []
-
-    def _own_variables(self) -> list[torch.Tensor]:
-        """The layer's own weights, each once, without those of adapters."""
-        apart = self._pair_names()
-        return list({id(tensor): tensor for name, tensor in own_weights(self) if name not in apart}.values())
-
     def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
         """Put what is to be saved into `store`: tensors, arrays or numbers by names without "/".
 
         By default the layer's own weights, as "0", "1", ... A layer that has more saves that too.
         """
-        for index, weight in enumerate(self._own_variables()):
+        for index, weight in enumerate(saved_weights(self)):
             store[str(index)] = weight
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
@@ -42,7 +40,7 @@ class OwnVariables(nn.Module):
 
         ValueError where the number of arrays or a shape does not fit; nothing is changed then.
         """
-        weights = self._own_variables()
+        weights = saved_weights(self)
         if len(store) != len(weights):
             raise ValueError(f"Layer {self.name!r} has {len(weights)} weights of its own, found {len(store)} arrays.")
         values = [as_tensor(store[str(index)], f"layer {self.name!r}") for index in range(len(weights))]

@@ -340,6 +340,7 @@ def test_a_model_of_two_inputs_and_outputs_takes_and_gives_lists():
     assert [tuple(out.shape) for out in model([torch.ones(2, 3), torch.ones(2, 5)])] == [(2, 5), (2, 3)]
 
 
+@pytest.mark.filterwarnings("ignore:.* has no weights that train")
 def test_a_frozen_batch_normalization_rests_and_wakes():
     x = Input((4,))
     layer = BatchNormalization()

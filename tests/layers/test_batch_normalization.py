@@ -206,6 +206,7 @@ def test_the_variance_is_right_where_the_mean_is_large():
 # --- frozen, and updates --------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.* has no weights that train")
 def test_freezing_a_model_stops_updates_and_thawing_brings_them_back():
     rng = np.random.default_rng(0)
     x, y = rng.normal(3, 2, (10, 4)), rng.normal(size=(10, 4))

@@ -564,6 +564,7 @@ def test_moving_to_another_dtype():
     assert all(out.dtype == torch.float64 for out in model(x))
 
 
+@pytest.mark.filterwarnings("ignore:.* has no weights that train")
 def test_batch_normalization_in_a_graph_trains_and_freezes():
     x = Input((3,))
     model = Model(x, Dense(1)(BatchNormalization()(x)))

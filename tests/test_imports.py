@@ -26,7 +26,7 @@ LINES = (
     "losses metrics optimizers callbacks",
     "training",
     "formats",
-    "adapters distribution",
+    "adapters",
     "models",
     "attach",
     "saving",

@@ -37,7 +37,7 @@ serialize_keras_object = serialize
 def set_random_seed(seed: int) -> None:
     """Seed Python's, numpy's and torch's random numbers. A negative seed or no integer is a ValueError."""
     if not arguments.is_whole(seed, 0):
-        raise ValueError(f"set_random_seed: expected a whole number, found {seed!r}.")
+        raise ValueError(f"set_random_seed: expected a whole number of 0 or more, found {seed!r}.")
     random.seed(int(seed))
     np.random.seed(int(seed) % 2**32)
     torch.manual_seed(int(seed))

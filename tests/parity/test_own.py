@@ -157,3 +157,32 @@ def test_own_variables_in_bfloat16_and_by_default(tmp_path, writer, reader):
         assert value.dtype == other.dtype == torch.bfloat16
         assert torch.equal(value, other)
     assert read.layers[0].noted == {str(i): value.detach().float().tolist() for i, value in enumerate(values(model))}
+
+
+@pytest.mark.parametrize("source", [keras, fanin])
+@pytest.mark.parametrize("reader", [keras, fanin])
+def test_a_class_without_weights_may_have_another_name_when_it_is_read(tmp_path, source, reader):
+    def doubling(K, name):
+        return type(name, (K.layers.Layer,), {"call": lambda self, inputs: 2 * inputs})
+
+    model = source.Sequential([source.Input((3,)), doubling(source, "Doubled")(), source.layers.Dense(2)])
+    model.save(tmp_path / "doubled.keras")
+    read = reader.saving.load_model(tmp_path / "doubled.keras", custom_objects={"Doubled": doubling(reader, "Twice")})
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+    np.testing.assert_allclose(read.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-6, atol=1e-6)
+
+
+def test_weights_of_another_class_are_not_left_out(tmp_path):
+    class Weighted(keras.layers.Dense):
+        pass
+
+    model = keras.Sequential([keras.Input((3,)), Weighted(2)])
+    model.save(tmp_path / "weighted.keras")
+
+    class Nothing(fanin.layers.Identity):
+        @classmethod
+        def from_config(cls, config):
+            return cls()
+
+    with pytest.raises(fanin.errors.MismatchError, match="layers that the model does not have"):
+        fanin.saving.load_model(tmp_path / "weighted.keras", custom_objects={"Weighted": Nothing})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -94,3 +96,10 @@ def test_layers_as_data():
         assert (again.name, again.units, again.activation.__name__) == ("last", 3, "relu")
         model = library.Sequential([library.Input((4,)), library.layers.Dense(2)], name="net")
         assert other.layers.deserialize(library.layers.serialize(model)).output_shape == (None, 2)
+
+
+@pytest.mark.parametrize("name", ["custom_object_scope", "deserialize_keras_object"])
+def test_arguments_have_keras_names(name: str) -> None:
+    theirs = inspect.signature(getattr(keras.saving, name)).parameters.values()
+    ours = inspect.signature(getattr(fanin.saving, name)).parameters
+    assert list(ours) == [one.name for one in theirs if one.kind is not one.VAR_KEYWORD]

@@ -1,1 +1,1 @@
-"""Files: `.keras`, `.weights.h5`, `.safetensors` and ONNX, Keras 2's `.h5` to read, and how every file is written."""
+"""Files: `.keras`, `.weights.h5`, `.safetensors`, ONNX and PEFT's folders, and the `.h5` of Keras 1 to 3 to read."""

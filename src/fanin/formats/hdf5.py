@@ -227,16 +227,21 @@ class Reader:
         return array
 
     def check_leftovers(self, placed: Iterable[Group]) -> None:
-        """MismatchError if a list of layers in the file holds more than these groups."""
+        """MismatchError if a list of layers in the file holds weights beside those of these groups."""
         known: dict[str, set[str]] = {}
         for group in placed:
             parent, _, name = group.path.rpartition("/")
             if parent.endswith("layers"):
                 known.setdefault(parent, set()).add(name)
         for parent, names in known.items():
-            extra = sorted(set(self.names(parent) or ()) - names)
+            others = set(self.names(parent) or ()) - names
+            extra = sorted(name for name in others if not self._is_empty(f"{parent}/{name}"))
             if extra:
                 raise MismatchError(f"{parent} holds weights of layers that the model does not have: {extra[:20]}.")
+
+    def _is_empty(self, path: str) -> bool:
+        """Whether the layer at `path` has no weights; Keras writes a group for it all the same."""
+        return {*(self.names(path) or ())} <= {"vars"} and not self.names(f"{path}/vars")
 
     def read(self, array: Array, spec: Spec) -> torch.Tensor:
         """The values of a dataset that `check` gave, as a tensor of the spec's dtype."""

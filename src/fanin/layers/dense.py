@@ -125,7 +125,7 @@ class Dense(LowRankLayer):
         super().__setattr__(name, value)
 
     def build(self, input_shape: Any) -> None:
-        """Make kernel and bias for inputs (B, ..., I). ValueError where I is unknown or the rank is below 2."""
+        """Make kernel and bias for inputs (B, ..., I). ValueError where I is unknown."""
         shape = tuple(input_shape)
         if not shape or shape[-1] is None:
             raise ValueError(

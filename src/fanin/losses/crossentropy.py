@@ -25,7 +25,8 @@ class BinaryCrossentropy(Loss):
         reduction, dtype: see `Loss`.
         name: "binary_crossentropy" by default.
 
-    Targets in [0, 1], shaped like the predictions, (B,) against (B, 1) allowed; else a ValueError. After Keras.
+    Targets in [0, 1], which `fit` checks. Raises ValueError unless they are shaped like the predictions, (B,) against
+    (B, 1) allowed. After Keras.
 
     >>> import torch
     >>> BinaryCrossentropy()(torch.tensor([1.0, 0.0]), torch.tensor([[0.5], [0.5]]))

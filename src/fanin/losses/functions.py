@@ -133,7 +133,7 @@ def binary_crossentropy(
     """Mean over `axis` of -(t log p + (1 - t) log(1 - p)), for targets t in [0, 1]: (B, ..., C) -> (B, ...).
 
     Args:
-        y_true: targets in [0, 1], of the shape of `y_pred` ((B,) and (B, 1) match); else a ValueError.
+        y_true: targets in [0, 1]; ValueError unless of the shape of `y_pred` ((B,) and (B, 1) match).
         y_pred: probabilities, cut to [epsilon, 1 - epsilon], or logits.
         from_logits: whether `y_pred` are logits.
         label_smoothing: s in [0, 1]; targets become t (1 - s) + s / 2.

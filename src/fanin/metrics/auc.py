@@ -45,8 +45,9 @@ class AUC(Metric):
         label_weights: one number of 0 or more for each label: for the mean, or, without `multi_label`, for counting.
         from_logits: whether predictions are logits, to be put through a sigmoid.
 
-    Targets 0 or 1, shaped like the predictions, (B,) against (B, 1) allowed; else a ValueError, as for numbers of
-    labels that differ. After Keras; an approximation, exact when no two predictions of different class share a bin.
+    Targets 0 or 1. Raises ValueError unless they are shaped like the predictions, (B,) against (B, 1) allowed, and for
+    numbers of labels that differ. After Keras; an approximation, exact when no two predictions of different class share
+    a bin.
 
     >>> AUC(num_thresholds=3)([0, 0, 1, 1], [0.0, 0.5, 0.3, 0.9])
     tensor(0.7500)

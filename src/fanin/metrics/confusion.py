@@ -160,8 +160,8 @@ class TruePositives(_AtThresholds):
         name: "true_positives" by default, made unique.
         dtype: of the result; `floatx()` by default.
 
-    Targets 0 or 1, shaped like the predictions; else a ValueError. One number, or one for each of a list of thresholds.
-    After Keras.
+    Targets 0 or 1; ValueError unless they are shaped like the predictions. One number, or one for each of a list of
+    thresholds. After Keras.
 
     >>> TruePositives()([0, 1, 1, 1], [1.0, 0.0, 1.0, 1.0])
     tensor(2.)
@@ -180,8 +180,8 @@ class FalsePositives(_AtThresholds):
         name: "false_positives" by default, made unique.
         dtype: of the result; `floatx()` by default.
 
-    Targets 0 or 1, shaped like the predictions; else a ValueError. One number, or one for each of a list of thresholds.
-    After Keras.
+    Targets 0 or 1; ValueError unless they are shaped like the predictions. One number, or one for each of a list of
+    thresholds. After Keras.
 
     >>> FalsePositives()([0, 1, 0, 0], [0.0, 0.0, 1.0, 1.0])
     tensor(2.)
@@ -200,8 +200,8 @@ class TrueNegatives(_AtThresholds):
         name: "true_negatives" by default, made unique.
         dtype: of the result; `floatx()` by default.
 
-    Targets 0 or 1, shaped like the predictions; else a ValueError. One number, or one for each of a list of thresholds.
-    After Keras.
+    Targets 0 or 1; ValueError unless they are shaped like the predictions. One number, or one for each of a list of
+    thresholds. After Keras.
 
     >>> TrueNegatives()([0, 1, 0, 0], [1.0, 1.0, 0.0, 0.0])
     tensor(2.)
@@ -220,8 +220,8 @@ class FalseNegatives(_AtThresholds):
         name: "false_negatives" by default, made unique.
         dtype: of the result; `floatx()` by default.
 
-    Targets 0 or 1, shaped like the predictions; else a ValueError. One number, or one for each of a list of thresholds.
-    After Keras.
+    Targets 0 or 1; ValueError unless they are shaped like the predictions. One number, or one for each of a list of
+    thresholds. After Keras.
 
     >>> FalseNegatives()([0, 1, 1, 1], [0.0, 1.0, 0.0, 0.0])
     tensor(2.)
@@ -269,7 +269,8 @@ class Precision(_Share):
         name: "precision" by default, made unique.
         dtype: of the result; `floatx()` by default.
 
-    Targets 0 or 1, shaped like the predictions; else a ValueError. 0 where nothing was said to be yes. After Keras.
+    Targets 0 or 1; ValueError unless they are shaped like the predictions. 0 where nothing was said to be yes. After
+    Keras.
 
     >>> Precision()([0, 1, 1, 1], [1.0, 0.0, 1.0, 1.0])
     tensor(0.6667)
@@ -289,7 +290,7 @@ class Recall(_Share):
         name: "recall" by default, made unique.
         dtype: of the result; `floatx()` by default.
 
-    Targets 0 or 1, shaped like the predictions; else a ValueError. 0 where there is no yes. After Keras.
+    Targets 0 or 1; ValueError unless they are shaped like the predictions. 0 where there is no yes. After Keras.
 
     >>> Recall()([0, 1, 1, 1], [1.0, 0.0, 1.0, 1.0])
     tensor(0.6667)

@@ -100,8 +100,9 @@ class Model(Compiling):
         """Train, and return the `History`: `history.history["loss"]` holds one number for each epoch.
 
         Args:
-            x: arrays or tensors (N, ...), a Dataset, a DataLoader, or a generator of (x, y) or (x, y, sample_weight).
-            y: the targets, if x is arrays.
+            x: arrays or tensors (N, ...), of several inputs a list or dict; a data frame; a Dataset, a DataLoader, or a
+                generator of (x, y) or (x, y, sample_weight).
+            y: the targets, if x is arrays; of several outputs a list or dict.
             batch_size: 32 unless given; the shorter last batch is kept.
             epochs: the number of the last epoch.
             verbose: 0 silent, 1 a bar ("auto"), 2 one line for each epoch; without a terminal, plain lines.
@@ -110,8 +111,9 @@ class Model(Compiling):
             validation_data: (x, y), (x, y, sample_weight), a DataLoader, a Dataset, or a generator, whose batches are
                 kept and scored again; an endless one needs `validation_steps`.
             shuffle: arrays in a new order each epoch.
-            class_weight: class -> weight; a class that is missing weighs 1.
-            sample_weight: one weight for each row.
+            class_weight: class -> weight, for one output; a class that is missing weighs 1.
+            sample_weight: one weight for each row (N,), or for each step of it (N, T); of several outputs a list or
+                dict.
             initial_epoch: where to go on.
             steps_per_epoch: batches in an epoch; needed for an endless generator.
             validation_steps: how many batches a validation looks at; None for all.

@@ -73,11 +73,11 @@ def get_registered_object(name: str, custom_objects: Mapping[str, Any] | None = 
 
 
 @contextmanager
-def custom_object_scope(objects: Mapping[str, Any] | None) -> Iterator[None]:
-    """Inside the block, names in `objects` are found when configs are read, and stand for their objects in what is
-    written. For this thread only."""
+def custom_object_scope(custom_objects: Mapping[str, Any] | None) -> Iterator[None]:
+    """Inside the block, the names of `custom_objects` are found when configs are read, and stand for their objects in
+    what is written. For this thread only."""
     previous = _scope.objects
-    _scope.objects = {**previous, **(objects or {})}
+    _scope.objects = {**previous, **(custom_objects or {})}
     try:
         yield
     finally:

@@ -15,8 +15,13 @@ from fanin.registry.own import custom_object_scope, get_custom_objects, get_regi
 from fanin.registry.shared import keep_module, module_of
 
 
-def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
+def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True) -> Any:
     """The value that `serialize` described. Only registered and built-in names are found; nothing is imported.
+
+    Args:
+        config: plain JSON data.
+        custom_objects: names of your own functions and classes, for this call.
+        safe_mode: kept for Keras; True and False do the same, as no code in a config ever runs.
 
     Raises `MismatchError` (a ValueError) for a name that is not known.
     """

@@ -119,8 +119,8 @@ def compile_step(module: nn.Module, loss: Any, optimizer: Any) -> CompiledStep:
         module: any module, fanin's or not.
         loss: a function (outputs, targets) -> scalar as in torch, a torch.nn loss, one of fanin's losses or its name;
             None for a module whose outputs are the loss.
-        optimizer: one of fanin's or its name, or torch.optim's. SGD, Adam and AdamW run inside the step; others of
-            torch's after it, and the step then runs eagerly.
+        optimizer: one of fanin's or its name, or torch.optim's. With others of torch's than SGD, Adam and AdamW the
+            step runs eagerly.
 
     Returns `step(x, y) -> loss`. Weights stay ordinary Parameters: between steps they can be called, saved, frozen or
     changed, and the next step sees it. What cannot be traced runs eagerly, warns once, and computes the same.

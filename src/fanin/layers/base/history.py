@@ -72,7 +72,10 @@ class History(nn.Module):
     # --- one of several calls --------------------------------------------------------------------------------
 
     def get_input_at(self, node_index: int) -> Any:
-        """The input (a list of several) of call `node_index`, 0 for the first. ValueError if there is no such call."""
+        """The input (a list of several) of call `node_index`, 0 for the first.
+
+        ValueError if there is no such call; RuntimeError if the layer was never called on symbolic tensors.
+        """
         return self._node(node_index, "get_input_at").inputs
 
     def get_output_at(self, node_index: int) -> Any:

@@ -20,7 +20,8 @@ class InputSpec:
         min_ndim: the smallest rank.
         axes: axis -> size, as {-1: 784}.
 
-    After Keras's `InputSpec`. Bad arguments are ValueErrors or TypeErrors.
+    Raises TypeError for `axes` that are no dict; ValueError for an unknown dtype and an axis beyond the rank. Sizes and
+    ranks are not checked, as in Keras's `InputSpec`.
 
     >>> InputSpec(min_ndim=2, axes={-1: 784})
     InputSpec(min_ndim=2, axes={-1: 784})

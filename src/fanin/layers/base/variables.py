@@ -104,8 +104,8 @@ class Variables(nn.Module):
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Write all weights, in the order of `weights`.
 
-        A wrong count or shape is a ValueError that names the weight and both shapes, a number that the weight's dtype
-        cannot hold too, and complex numbers for a real weight are a TypeError; nothing is changed then.
+        A wrong count is a ValueError; so is, naming the weight, a wrong shape or a number that its dtype cannot hold.
+        Complex numbers for a real weight are a TypeError. Nothing is changed then.
         """
         names = named_weights(self)
         values = list(weights)

@@ -255,6 +255,9 @@ def test_one_acts_at_a_time(tower):
         adapters.set_active(tower, "eve")
     with pytest.raises(ValueError, match="Tower has no adapter 'eve'"):
         adapters.remove(tower, "eve")
+    for each in (adapters.set_active, adapters.merge):
+        with pytest.raises(TypeError, match=r"needed, found \['ann', 'bob'\]\. `fanin.adapters.combine`"):
+            each(tower, ["ann", "bob"])
 
 
 def test_names_that_are_taken(tower):

@@ -26,7 +26,11 @@ def adapted(module: nn.Module) -> dict[str, Adapted]:
 
 
 def having(module: nn.Module, name: str) -> dict[str, Adapted]:
-    """Path -> each layer that has the adapter of that name. ValueError if there is none."""
+    """Path -> each layer that has the adapter of that name. ValueError if there is none, TypeError for no name."""
+    if not isinstance(name, str):
+        raise TypeError(
+            f"The name of one adapter is needed, found {name!r}. `fanin.adapters.combine` makes one of several."
+        )
     layers = adapted(module)
     found = {path: layer for path, layer in layers.items() if name in layer.adapters}
     if not found:

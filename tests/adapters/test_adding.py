@@ -82,7 +82,7 @@ def test_ranks_by_pattern(tower):
     [
         ({"target": "encoder.upp"}, "No layer of Tower fits 'encoder.upp'.*encoder.up"),
         ({"target": "norm"}, "'norm' is a LayerNorm, which takes no adapter"),
-        ({"target": ["up", "nothing"]}, "No layer of Tower fits 'nothing'"),
+        ({"target": ["up", "nothing"]}, "No layer of Tower fits 'nothing'. Known names: 'embedding"),
         ({"target": lambda path, layer: False}, "No layer of Tower is to get an adapter: it has 'table', 'encoder.up'"),
         ({"target": []}, "No layer of Tower is to get an adapter"),
         ({"rank": 0}, "rank must be a positive integer, found 0"),

@@ -85,7 +85,8 @@ def _matching(module: nn.Module, layers: Mapping[str, nn.Module], pattern: Any) 
         raise ValueError(
             f"{pattern!r} is a {type(other).__name__}, which takes no adapter: Dense, Embedding and torch.nn.Linear do."
         )
-    names = [*layers, *(str(getattr(layer, "name", "")) for layer in layers.values())]
+    names = {*layers, *(str(getattr(layer, "name", "")) for layer in layers.values())}
+    names.discard("")  # torch's layers have no name, a layer by itself has no path
     raise ValueError(f"No layer of {type(module).__name__} fits {pattern!r}.{nearest(pattern, names)}")
 
 

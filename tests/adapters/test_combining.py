@@ -71,6 +71,8 @@ def test_refusals_of_combine():
     keys = list(linear.state_dict())
     with pytest.raises(ValueError, match="at least one"):
         adapters.combine(linear, "sum", {})
+    with pytest.raises(TypeError, match=r"weights is a dict, name -> weight, found \['a'\]"):
+        adapters.combine(linear, "sum", ["a"])
     with pytest.raises(ValueError, match="no adapter 'eve'; it has 'a'"):
         adapters.combine(linear, "sum", {"a": 1, "eve": 1})
     with pytest.raises(ValueError, match="an adapter 'a' already"):

@@ -58,7 +58,7 @@ def test_a_model_within_a_model(model):
     with adapters.rows(model, names):
         found = outer(x)
     torch.testing.assert_close(found, outer.layers[1](row_by_row(model, names, x)))
-    with pytest.raises(ValueError, match="Sequential cannot mix these adapters: 0"):
+    with pytest.raises(ValueError, match="Sequential cannot mix these adapters: no layer has 'eve'"):
         outer(x, adapter=["ann", "eve"])
 
 

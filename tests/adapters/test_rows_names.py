@@ -9,19 +9,14 @@ from torch import nn
 from fanin import adapters
 
 
-def test_names_that_a_layer_lacks():
+def test_names_that_no_layer_has():
     tower = mixed(Tower())
-    adapters.add(tower, "eve", 2, target="head")
-    with pytest.raises(
-        ValueError, match=r"Tower cannot mix.*table lacks 'eve'; it has 'ann', 'bob', 'cid', 'dan'\. up lacks 'eve'"
-    ):
+    with pytest.raises(ValueError, match=r"Tower cannot mix.*no layer has 'eve'; there is 'ann', 'bob', 'cid', 'dan'"):
         adapters.rows(tower, ["ann", "eve"]).__enter__()
     assert not tower.head.ann_kernel_a.requires_grad  # nothing was thawed
-    with pytest.raises(ValueError, match="Linear has no adapter 'ann'; it has none"):
+    with pytest.raises(ValueError, match=r"Linear cannot mix.*no layer has 'ann'; there is none"):
         adapters.rows(nn.Linear(2, 2), ["ann"]).__enter__()
     linear = mixed(nn.Linear(6, 5))
-    with pytest.raises(ValueError, match="AdaptedLinear lacks 'eve'; it has 'ann'"):
-        adapters.rows(linear, ["eve"]).__enter__()
     with adapters.rows(linear, ["ann"]):
         adapters.remove(linear, "ann")
         with pytest.raises(ValueError, match="There is no adapter 'ann' here"):

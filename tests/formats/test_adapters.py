@@ -320,6 +320,16 @@ def test_what_trains_afterwards(tmp_path, trainable):
     assert type(other.encoder[0]) is nn.Linear
 
 
+def test_a_folder_whose_name_no_adapter_can_have(tmp_path):
+    model, other = ours(), ours()
+    adapters.add(model, "ann", 2)
+    adapters.save(model, "ann", tmp_path / "ann-v2")
+    with pytest.raises(ValueError, match=r"found 'ann-v2'\. It is the folder's: give another as name="):
+        adapters.load(other, tmp_path / "ann-v2")
+    adapters.load(other, tmp_path / "ann-v2", name="ann")
+    assert other.head.active_adapter == "ann"
+
+
 def test_a_second_adapter_leaves_the_first_idle(tmp_path):
     model = ours()
     adapters.add(model, "ann", 2)

@@ -131,6 +131,8 @@ def test_a_merged_model_is_saved_unmerged(tmp_path):
     assert state(loaded) == whole
     assert loaded.layers[-1].active_adapter == "ann"
     np.testing.assert_array_equal(loaded.predict(WORDS), before)
+    adapters.unmerge(model)
+    assert flags(loaded) == flags(model)  # "ann" trains on
 
 
 # --- in Keras ---------------------------------------------------------------------------------------------------------

@@ -14,11 +14,14 @@ NAMES = ["ann", "bob", "cid"]
 MIXES = (["ann", "bob", None, "cid"], ["bob", "ann", "cid", None], [None] * 4)
 
 
-@pytest.fixture
-def model():
+PLACES = {"in all layers": ["01", "01", "01"], "in some layers": ["0", "1", "01"]}
+
+
+@pytest.fixture(params=PLACES.values(), ids=PLACES)
+def model(request):
     made = fanin.Sequential([fanin.Input((6,)), Dense(8, "relu"), Dense(3)])
-    for place, name in enumerate(NAMES):
-        adapters.add(made, name, place + 1, alpha=place + 1.5, b_initializer="glorot_uniform")
+    for place, (name, target) in enumerate(zip(NAMES, request.param, strict=True)):
+        adapters.add(made, name, place + 1, alpha=place + 1.5, target=[*target], b_initializer="glorot_uniform")
     return made
 
 

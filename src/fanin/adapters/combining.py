@@ -47,7 +47,8 @@ def combine(module: nn.Module, new_name: str, weights: Mapping[str, float]) -> N
         new_name: the name of the sum.
         weights: name -> weight, of any sign.
 
-    Raises ValueError, and changes nothing, for names that no layer has and one that is taken.
+    Raises ValueError, and changes nothing, for names that no layer has and one that is taken; TypeError for weights
+    without names.
 
     >>> import torch, fanin
     >>> layer = torch.nn.Linear(4, 2)
@@ -56,6 +57,8 @@ def combine(module: nn.Module, new_name: str, weights: Mapping[str, float]) -> N
     >>> layer.adapters["both"].rank
     5
     """
+    if not isinstance(weights, Mapping):
+        raise TypeError(f"combine: weights is a dict, name -> weight, found {weights!r}.")
     if not weights:
         raise ValueError(f"combine: {new_name!r} needs at least one adapter to be made of.")
     factors = {name: arguments.finite(f"combine: the weight of {name!r}", weight) for name, weight in weights.items()}

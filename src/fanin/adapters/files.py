@@ -87,7 +87,7 @@ def load(module: nn.Module, folder: str | os.PathLike[str], name: str | None = N
     check_built(module)
     shown = os.fspath(folder)
     found = folders.Folder(shown)
-    name = os.path.basename(os.path.abspath(shown)) if name is None else name
+    name = _named_after(shown) if name is None else name
     with limits.naming(found.path, "tensors"):
         _compare(module, found)
     made = {path: _adapter(name, pair, found) for path, pair in found.pairs.items()}
@@ -108,6 +108,14 @@ def load(module: nn.Module, folder: str | os.PathLike[str], name: str | None = N
         for tensor in layer._low_rank().pair_names(name):
             getattr(layer, tensor).requires_grad_(trainable)
     return report(module)
+
+
+def _named_after(folder: str) -> str:
+    """The last part of the path. ValueError, saying what to do, where no adapter can have that name."""
+    try:
+        return Adapter(os.path.basename(os.path.abspath(folder)), 1).name
+    except ValueError as error:
+        raise ValueError(f"{error} It is the folder's: give another as name=.") from None
 
 
 def _compare(module: nn.Module, found: folders.Folder) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -21,10 +21,12 @@ _thawing = threading.Lock()
 def rows(module: nn.Module, names: Iterable[str | None]) -> Iterator[None]:
     """Inside the block, each row of the batch has an adapter of its own:
 
-    outputs[n] = base(inputs[n]) + scale_g (inputs[n] @ A_g) @ B_g, where g = names[n]; the base alone where it is None.
+    outputs[n] = base(inputs[n]) + scale_g (inputs[n] @ A_g) @ B_g, where g = names[n]; the base alone where it is None,
+    and in layers that have no adapter g.
 
-    The adapters may differ in rank, scale and dropout. Their products are two grouped ones for each layer, however many
-    adapters there are and however unevenly the rows fall to them; the rows are sorted once, on entering.
+    The adapters may differ in rank, scale, dropout and in the layers that have them. Their products are two grouped
+    ones for each layer, however many adapters there are and however unevenly the rows fall to them, and only rows with
+    an adapter there take part; the rows are sorted once, on entering.
 
     Args:
         module: any model or layer with adapters. Other modules called inside the block are as ever.
@@ -40,8 +42,8 @@ def rows(module: nn.Module, names: Iterable[str | None]) -> Iterator[None]:
     these names, so it takes batch_size=len(names) and shuffle=False. Parts that are recomputed in the backward pass
     (`torch.utils.checkpoint`) need it to run inside the block.
 
-    Raises ValueError on entering, naming the layers, for a name that a layer with adapters lacks, or while one is
-    merged; in a call, naming the layer, for inputs with another number of rows. TypeError for anything but names.
+    Raises ValueError on entering for a name that no layer has, and, naming the layers, while an adapter is merged; in a
+    call, naming the layer, for inputs with another number of rows. TypeError for anything but names.
 
     A model of fanin takes the names at the call, too: `model(x, adapter=["ann", None, "bob"])`.
 
@@ -57,11 +59,18 @@ def rows(module: nn.Module, names: Iterable[str | None]) -> Iterator[None]:
     wanted = _checked(names)
     occurring = dict.fromkeys(name for name in wanted if name is not None)
     layers = adapted(module)
-    _refuse(module, layers, list(occurring))
-    let_train = _Thaw(layers.values(), occurring)
+    alike: dict[frozenset[str], dict[Adapted, str]] = {}  # layers in which the same rows have an adapter
+    for path, layer in layers.items():
+        alike.setdefault(frozenset(occurring.keys() & layer.adapters.keys()), {})[layer] = path
+    _refuse(module, layers, sorted(occurring.keys() - frozenset().union(*alike)))
+    let_train = _Thaw(alike)
     weight = next(module.parameters(), None)
     device = torch.device("cpu") if weight is None else weight.device
-    with opened(sorted_rows(module, {layer: path for path, layer in layers.items()}, wanted, device, let_train)):
+    parts = [
+        sorted_rows(module, paths, [name if name in acting else None for name in wanted], device, let_train)
+        for acting, paths in alike.items()
+    ]
+    with opened(parts):
         if module.training and torch.is_grad_enabled():
             let_train()
         yield
@@ -70,8 +79,9 @@ def rows(module: nn.Module, names: Iterable[str | None]) -> Iterator[None]:
 class _Thaw:
     """Lets the adapters of a block train, once: what stood in the place of a weight when the block was entered."""
 
-    def __init__(self, layers: Iterable[Adapted], names: Iterable[str]):
-        tensors = [(layer, pair) for layer in layers for name in names for pair in layer._low_rank().pair_names(name)]
+    def __init__(self, alike: Mapping[frozenset[str], Iterable[Adapted]]):
+        acting = [(layer, name) for names, layers in alike.items() for layer in layers for name in names]
+        tensors = [(layer, tensor) for layer, name in acting for tensor in layer._low_rank().pair_names(name)]
         self._weights = [(layer, tensor, layer._parameters.get(tensor)) for layer, tensor in tensors]
 
     def __call__(self) -> None:
@@ -96,18 +106,15 @@ def _checked(names: Iterable[str | None]) -> list[str | None]:
     return wanted
 
 
-def _refuse(module: nn.Module, layers: Mapping[str, Adapted], names: list[str]) -> None:
-    """ValueError for names that a layer lacks, and for merged adapters; all faults at once."""
-    if names and not layers:
-        raise ValueError(f"{type(module).__name__} has no adapter {names[0]!r}; it has none.")
+def _refuse(module: nn.Module, layers: Mapping[str, Adapted], lacking: Sequence[str]) -> None:
+    """ValueError for names that no layer has, and for merged adapters; all faults at once."""
     faults = []
+    if lacking:
+        known = sorted({name for layer in layers.values() for name in layer.adapters})
+        faults.append(f"no layer has {_shown(lacking)}; there is {_shown(known) or 'none'}")
     for path, layer in layers.items():
-        where, has = path or type(layer).__name__, layer.adapters
-        if layer._low_rank().merged is not None:
-            faults.append(f"{where}: the adapter {layer._low_rank().merged!r} is merged: unmerge first")
-        lacking = [name for name in names if name not in has]
-        if lacking:
-            faults.append(f"{where} lacks {_shown(lacking)}; it has {_shown(has)}")
+        if (merged := layer._low_rank().merged) is not None:
+            faults.append(f"{path or type(layer).__name__}: the adapter {merged!r} is merged: unmerge first")
     if faults:
         raise ValueError(f"{type(module).__name__} cannot mix these adapters: {'. '.join(faults)}.")
 

@@ -26,7 +26,11 @@ def adapted(module: nn.Module) -> dict[str, Adapted]:
 
 
 def having(module: nn.Module, name: str) -> dict[str, Adapted]:
-    """Path -> each layer that has the adapter of that name. ValueError if there is none."""
+    """Path -> each layer that has the adapter of that name. ValueError if there is none, TypeError for no name."""
+    if not isinstance(name, str):
+        raise TypeError(
+            f"The name of one adapter is needed, found {name!r}. `fanin.adapters.combine` makes one of several."
+        )
     layers = adapted(module)
     found = {path: layer for path, layer in layers.items() if name in layer.adapters}
     if not found:
@@ -81,7 +85,8 @@ def _matching(module: nn.Module, layers: Mapping[str, nn.Module], pattern: Any) 
         raise ValueError(
             f"{pattern!r} is a {type(other).__name__}, which takes no adapter: Dense, Embedding and torch.nn.Linear do."
         )
-    names = [*layers, *(str(getattr(layer, "name", "")) for layer in layers.values())]
+    names = {*layers, *(str(getattr(layer, "name", "")) for layer in layers.values())}
+    names.discard("")  # torch's layers have no name, a layer by itself has no path
     raise ValueError(f"No layer of {type(module).__name__} fits {pattern!r}.{nearest(pattern, names)}")
 
 

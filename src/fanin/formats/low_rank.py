@@ -22,8 +22,8 @@ from torch import nn
 from fanin.errors import FormatError, MismatchError
 from fanin.formats.hdf5 import Group, groups
 from fanin.kernels import Adapter
-from fanin.layers.base.adapted import Adapted
-from fanin.layers.base.frozen import described_held, set_described_held
+from fanin.layers.base.adapted import INACTIVE, Adapted
+from fanin.layers.base.frozen import described_held, release, set_described_held
 from fanin.layers.base.uninitialized import uninitialized_weights
 
 _ROOT = "fanin_adapters"
@@ -130,6 +130,9 @@ def _rebuild_layer(layer: nn.Module, told: dict[str, Any]) -> int:
     elif adapters:
         raise ValueError(f"a {type(layer).__name__} takes none.")
     set_described_held(layer, told.get("held", {}))
+    if adapters and told.get("active") is not None:  # it idled if it was saved while merged, and acts from now on
+        assert isinstance(layer, Adapted)
+        release(layer, INACTIVE, layer._low_rank().pair_names(told["active"]))
     return size
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -17,11 +17,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """A batch of B rows, sorted by adapter once for all layers. N of the rows have an adapter, of G different ones.
+    """A batch of B rows, sorted by adapter once for all layers in which the same of them have one: N rows, of G
+    different adapters.
 
     Attributes:
         owner: the module whose calls are meant.
-        paths: each layer with adapters in it, and where it is.
+        paths: these layers, and where each is in the owner.
         count: B.
         groups: the names of the adapters that occur, sorted.
         order: (N,), int64: the rows that have an adapter, those of one adapter together, in the order of `groups`.
@@ -71,7 +72,7 @@ def sorted_rows(
     device: torch.device,
     let_train: Callable[[], None],
 ) -> Rows:
-    """The rows of `owner` with these adapters, None for the base alone."""
+    """The rows for these layers of `owner`, with these adapters; None for the base alone."""
     members: dict[str, list[int]] = {}
     for row, name in enumerate(names):
         if name is not None:
@@ -108,9 +109,10 @@ _open: ContextVar[tuple[Rows, ...]] = ContextVar("rows", default=())
 
 
 @contextmanager
-def opened(rows: Rows) -> Iterator[None]:
-    """Inside the block, `rows` hold for their layers, in this thread or task; of nested blocks the innermost does."""
-    with _standing((*_open.get(), rows)):
+def opened(parts: Iterable[Rows]) -> Iterator[None]:
+    """Inside the block, each of `parts` holds for its layers, in this thread or task; of nested blocks the innermost
+    does."""
+    with _standing((*_open.get(), *parts)):
         yield
 
 
@@ -156,7 +158,7 @@ def rows_key() -> Hashable:
     blocks. A program serves the calls of equal keys only."""
     if not Blocks.count:
         return None
-    return tuple((rows.owner, rows.count, rows.groups, len(rows.order)) for rows in _open.get()) or None
+    return tuple((r.owner, *r.paths.values(), r.count, r.groups, len(r.order)) for r in _open.get()) or None
 
 
 def rows_tensors() -> list[Tensor]:

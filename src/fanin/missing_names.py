@@ -66,6 +66,7 @@ _INSTEAD = {
         "Adafactor": "torch.optim.Adafactor(model.parameters())",
         "Ftrl": _TORCH_OPTIMIZER,
         "Lamb": _TORCH_OPTIMIZER,
+        "MultiOptimizer": "compile(learning_rate_multipliers={pattern: factor}), or parameter groups of torch.optim",
         "Muon": "torch.optim.Muon for the matrices, and another optimizer for the rest, in a loop of your own",
         "ScheduleFreeAdamW": _TORCH_OPTIMIZER,
     },

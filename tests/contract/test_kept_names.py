@@ -29,6 +29,16 @@ def test_a_list_in_the_place_of_a_property_too(name):
         setattr(Model(), name, [Dense(2)])
 
 
+@pytest.mark.parametrize("name", ["name", "built", "training", "input_spec", "inbound_nodes"])
+def test_a_module_in_the_place_of_a_value_too(name):
+    layer = Layer(name="own")
+    with pytest.raises(AttributeError, match=f"'{name}' is a part of the layer contract.*layer 'own'.*'{name}_layer'"):
+        setattr(layer, name, Dense(2))
+    assert layer.name == "own"
+    assert not layer.built
+    assert list(layer.children()) == []
+
+
 def test_methods_of_modules():
     with pytest.raises(AttributeError, match="'half' is a part of the layer contract"):
         Layer().half = Dense(2)

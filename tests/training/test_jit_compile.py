@@ -10,9 +10,9 @@ from fanin import layers
 X = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
 
 
-def losses_of(**options):
+def losses_of(*more, **options):
     fanin.utils.set_random_seed(0)
-    model = fanin.Sequential([layers.Input((4,)), layers.Dense(3, activation="relu"), layers.Dense(4)])
+    model = fanin.Sequential([layers.Input((4,)), *more, layers.Dense(3, activation="relu"), layers.Dense(4)])
     model.compile("adam", "mse", **options)
     return model.fit(X, X, epochs=3, batch_size=10, shuffle=False, verbose=0).history["loss"], model
 
@@ -23,8 +23,15 @@ def test_inductor_trains_as_programs_do():
     assert isinstance(model.programs[0], fanin.program.InductorProgram)
 
 
+@pytest.mark.parametrize("layer", [layers.Dropout, layers.GaussianNoise])
+def test_a_layer_with_a_seed_goes_without_inductor(layer):
+    with pytest.warns(UserWarning, match="inductor draws no random numbers for a layer with a seed"):
+        found, _ = losses_of(layer(0.5, seed=3), jit_compile=True)
+    np.testing.assert_allclose(found, losses_of(layer(0.5, seed=3), run_eagerly=True)[0], rtol=1e-5)
+
+
 def test_without_inductor_training_goes_on(monkeypatch):
-    def refuse(module, dynamic):
+    def refuse(module, **options):
         def run(*given):
             raise torch._dynamo.exc.TorchDynamoException("No working C++ compiler found")
 

@@ -21,7 +21,7 @@ class InductorProgram:
     Args:
         function, static, inputs: see `Program`.
 
-    Random numbers are drawn in inductor's own order: other ones than eagerly.
+    The constructor raises NotTraceableError for layers that draw random numbers by a seed of their own.
     """
 
     def __init__(self, function: Callable[..., Sequence[Any]], static: Sequence[Tensor], inputs: Sequence[Tensor]):
@@ -34,10 +34,13 @@ class InductorProgram:
 
         traced = trace(on_rows, rows, inputs, PLAIN_UPDATES)
         constants = {str(node.target): value for node, value in traced.static.items() if node.op == "get_attr"}
+        if any(isinstance(value, torch.Generator) for value in constants.values()):
+            raise NotTraceableError("jit_compile=True: inductor draws no random numbers for a layer with a seed")
         self.traced, self.captured = traced, traced.captured
         module = fx.GraphModule(constants, traced.graph)
         self._static = [value.detach() for node, value in traced.static.items() if node.op == "placeholder"]
-        self._run = torch.compile(module, dynamic=False)
+        # In one piece: between two, what is written to such a number would be lost as well.
+        self._run = torch.compile(module, dynamic=False, fullgraph=True)
         self._lock = threading.Lock()
         self.results = [node.meta["val"] for node in traced.outputs if node is not None]
 

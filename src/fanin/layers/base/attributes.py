@@ -18,6 +18,9 @@ _RESERVED = frozenset(
      "non_trainable_variables", "scope_name", "outbound_nodes", "dtype", "compute_dtype", "variable_dtype"]
 )  # fmt: skip
 
+# Plain values of every layer, which a module would take the place of.
+_VALUES = frozenset(["name", "built", "training", "input_spec", "inbound_nodes"])
+
 
 class Attributes(nn.Module):
     """The part of a layer that looks after its attributes: weights, aliases, names that the contract keeps."""
@@ -105,6 +108,8 @@ def _hides(kind: type, name: str, value: Any) -> bool:
 
     A module is kept beside the attributes of an object, so that any of its class comes first.
     """
+    if name in _VALUES:
+        return isinstance(value, nn.Module)
     found = getattr(kind, name, None)
     is_kept = isinstance(value, nn.Module) or (isinstance(found, property) and found.fset is None)
     if found is None or not is_kept:

@@ -1,4 +1,4 @@
-"""The same programs compiled by PyTorch's inductor, for `jit_compile=True`: needs a C++ compiler, and seconds each."""
+"""Programs compiled by PyTorch's inductor, for `jit_compile=True`: each takes seconds, and needs a C++ compiler."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import torch
 from torch import Tensor, fx
 
 from fanin.errors import NotTraceableError
-from fanin.program.decompositions import PLAIN_UPDATES
+from fanin.program.decompositions import UPDATES
 from fanin.program.trace import trace
 
 
 class InductorProgram:
-    """A function of tensors as `Program` takes it, its graph handed to inductor.
+    """As `Program`, with the graph compiled by inductor instead of fanin's passes.
 
     Args:
         function, static, inputs: see `Program`.
 
-    Random numbers are drawn in inductor's own order: other ones than eagerly.
+    Random numbers differ from eager ones: inductor draws them in its own order.
     """
 
     def __init__(self, function: Callable[..., Sequence[Any]], static: Sequence[Tensor], inputs: Sequence[Tensor]):
-        # Inductor loses what is written to a float64 scalar in memory: it gets one number in a row instead.
-        rows = [one.view(1) if one.dim() == 0 and not one.requires_grad else one for one in static]
+        # Inductor loses mutations of 0-dim float64 tensors: it gets tensors of shape (1,) instead.
+        vectors = [one.view(1) if one.dim() == 0 and not one.requires_grad else one for one in static]
 
-        def on_rows(*given: Tensor) -> Sequence[Any]:
+        def on_vectors(*given: Tensor) -> Sequence[Any]:
             own = [fake.view(one.shape) if one.dim() == 0 else fake for fake, one in zip(given, static, strict=False)]
             return function(*own, *given[len(own) :])
 
-        traced = trace(on_rows, rows, inputs, PLAIN_UPDATES)
+        traced = trace(on_vectors, vectors, inputs, UPDATES)
         constants = {str(node.target): value for node, value in traced.static.items() if node.op == "get_attr"}
         self.traced, self.captured = traced, traced.captured
         module = fx.GraphModule(constants, traced.graph)
@@ -46,7 +46,7 @@ class InductorProgram:
         return [torch.empty(value.shape, dtype=value.dtype, device=value.device) for value in self.results]
 
     def view_inputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """As `Program.look`: the inputs."""
+        """As `Program.view_inputs`: the inputs alone."""
         return list(inputs)
 
     def run_on(self, views: list[Tensor], results: Sequence[Tensor]) -> None:

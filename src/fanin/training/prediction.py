@@ -57,7 +57,7 @@ class Prediction(Uncopied):
     ):
         self.module = module
         self._lock = lock_of(module)
-        self._lasting: Sequence[TracedPass] = [self._own_captured, *FOR_GOOD] if is_snapshot else UNTIL_PREPARED
+        self._further_passes: Sequence[TracedPass] = [self._own_captured, *FOR_GOOD] if is_snapshot else UNTIL_PREPARED
         self._copies: dict[int, tuple[Tensor, Tensor]] | None = {} if is_snapshot else None
         self._call = call or module
         self._programs: ProgramCache[tuple[Program, Any]] = ProgramCache(is_patient=not is_snapshot)
@@ -202,7 +202,7 @@ class Prediction(Uncopied):
         try:
             with in_eval_mode(self.module.modules()), without_side_effects(self.module) as seen:
                 function, static, given = self._function(inputs, structure, shapes)
-                program = Program(seen.while_in(function), static, given, lasting=self._lasting)
+                program = Program(seen.while_in(function), static, given, further_passes=self._further_passes)
                 seen.check(program.traced)
         except Exception:
             return None
@@ -234,7 +234,7 @@ def for_array(program: Program) -> ForArray:
         program.run_into((as_it_is(x),), results)
         return [result.numpy() for result in results]
 
-    return program.on_arrays or run
+    return program.numpy_run or run
 
 
 def _numbers_of(node: Any) -> int:

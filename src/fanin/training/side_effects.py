@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from fanin.errors import NotTraceableError
 from fanin.layers.base.layer import Layer
-from fanin.program.effects import draws
+from fanin.program.effects import draws_random
 from fanin.program.trace import Traced
 from fanin.training.guards.guard import Guard
 from fanin.training.guards.reachable import generators_within, tensors_within
@@ -60,7 +60,7 @@ class SideEffects:
         used = {_source(one) for one in traced.static.values() if isinstance(one, torch.Generator)}
         if not used <= known:
             raise NotTraceableError("a call makes a generator of random numbers")
-        if self.asks_for_state and any(map(draws, traced.graph.nodes)):
+        if self.asks_for_state and any(map(draws_random, traced.graph.nodes)):
             raise NotTraceableError(
                 "a call draws random numbers, and seeds them or asks for their state as checkpoints do"
             )
@@ -118,8 +118,8 @@ def _keeps_nothing(module: nn.Module, traced: Traced) -> None:
 
     fanin's layers note their losses and masks, which the next call replaces: modules with such are not looked at.
     """
-    kept = [] if any(isinstance(part, Layer) for part in module.modules()) else traced.kept()
-    traced.made.clear()
+    kept = [] if any(isinstance(part, Layer) for part in module.modules()) else traced.leaked()
+    traced.created.clear()
     for one in kept:
         raise NotTraceableError(
             f"a call keeps a tensor of shape {tuple(one.shape)} that it made, in a cache or an object; a cache may be "

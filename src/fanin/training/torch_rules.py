@@ -58,4 +58,4 @@ def _update(name: str, rate: Tensor, are_fixed: bool, weights: list[Tensor], slo
     """What to call, and the learning rate as it needs it."""
     if are_fixed and has_kernels(weights, slots):
         return getattr(torch, name), rate_for_kernel(rate)
-    return decompositions.PLAIN[name], rate
+    return decompositions.UPDATES_BY_NAME[name], rate

@@ -13,8 +13,8 @@ from fanin.program.passes.bias_gradients import sum_rows_by_product
 from fanin.program.passes.common_subexpressions import merge_common_subexpressions
 from fanin.program.passes.cross_entropy import simplify_cross_entropy
 from fanin.program.passes.dead_code import drop_dead_code
+from fanin.program.passes.fused_activations import fuse_activations
 from fanin.program.passes.hoisting import mark_constants
-from fanin.program.passes.in_place_activations import fuse_activations
 from fanin.program.passes.redundant_copies import drop_copies
 from fanin.program.passes.redundant_views import drop_views
 from fanin.program.passes.rewrite import replace

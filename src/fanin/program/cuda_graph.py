@@ -74,17 +74,17 @@ class RecordedGraph:
         """The inputs alone: the views are of the graph's own inputs."""
         return list(inputs)
 
-    def run(self, *given: Tensor) -> None:
+    def run(self, *arguments: Tensor) -> None:
         """One run: the inputs, then memory for the results."""
         count, current = len(self._inputs), torch.cuda.current_stream(self._device)
         current.wait_event(self._finished)
-        for own, one in zip(self._inputs, given[:count], strict=True):
+        for own, one in zip(self._inputs, arguments[:count], strict=True):
             own.copy_(one)
         if torch.cuda.is_current_stream_capturing():  # the user records a graph around this run
             self._run(*self._arguments)
         else:
             self._run_or_replay()
-        for one, own in zip(given[count:], self._results, strict=True):
+        for one, own in zip(arguments[count:], self._results, strict=True):
             one.copy_(own)
         self._finished.record(current)
 

@@ -28,9 +28,11 @@ class InductorProgram:
         # Inductor loses mutations of 0-dim float64 tensors: it gets tensors of shape (1,) instead.
         vectors = [one.view(1) if one.dim() == 0 and not one.requires_grad else one for one in static]
 
-        def on_vectors(*given: Tensor) -> Sequence[Any]:
-            own = [fake.view(one.shape) if one.dim() == 0 else fake for fake, one in zip(given, static, strict=False)]
-            return function(*own, *given[len(own) :])
+        def on_vectors(*arguments: Tensor) -> Sequence[Any]:
+            own = [
+                fake.view(one.shape) if one.dim() == 0 else fake for fake, one in zip(arguments, static, strict=False)
+            ]
+            return function(*own, *arguments[len(own) :])
 
         traced = trace(on_vectors, vectors, inputs, UPDATES)
         constants = {str(node.target): value for node, value in traced.static.items() if node.op == "get_attr"}

@@ -11,8 +11,8 @@ from fanin.program.passes.common_subexpressions import merge_common_subexpressio
 from fanin.program.passes.cross_entropy import simplify_cross_entropy
 from fanin.program.passes.dead_code import drop_dead_code
 from fanin.program.passes.dropout_draws import draw_random_words
+from fanin.program.passes.fused_activations import fuse_activations
 from fanin.program.passes.hoisting import mark_constants
-from fanin.program.passes.in_place_activations import fuse_activations
 from fanin.program.passes.narrow_products import rearrange_narrow_products
 from fanin.program.passes.onednn_products import use_onednn
 from fanin.program.passes.packed_weights import pack_weights

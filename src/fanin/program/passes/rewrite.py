@@ -48,8 +48,8 @@ def add_filled(graph: fx.Graph, shape: Sequence[int], number: float, like: Any) 
 def add_call(graph: fx.Graph, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
     """Add a call of an operation; its fake value is what the operation returns for fake arguments."""
     node = graph.call_function(target, args, kwargs)
-    given, named = fx.map_arg((args, kwargs), lambda one: one.meta["val"])
+    values, named_values = fx.map_arg((args, kwargs), lambda one: one.meta["val"])
     example = next(one.meta["val"] for one in node.all_input_nodes)
     with example.fake_mode, torch.autocast(example.device.type, enabled=False):  # what is traced has its casts
-        declare(node, target(*given, **named))
+        declare(node, target(*values, **named_values))
     return node

@@ -1,4 +1,4 @@
-"""Fusion of relu into the product before it, where nobody else reads the product."""
+"""Fused activations: relu becomes part of the product before it, where nobody else reads the product."""
 
 from __future__ import annotations
 

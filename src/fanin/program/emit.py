@@ -80,13 +80,13 @@ class Emitter:
         arguments = [f"x{place}" for place in range(len(self.traced.inputs))]
         for node, argument in zip(self.traced.inputs, arguments, strict=True):
             self.names[node] = argument
-        last = _last_uses(graph, set(self._results))
+        dead_after = _dead_after(graph, set(self._results))
         with torch.inference_mode():
             for node in graph.nodes:
                 if node.op == "output":
                     break
                 self._emit(node)
-                for dead in last.get(node, ()):
+                for dead in dead_after.get(node, ()):  # local variables of `run` are named v...
                     if dead not in self.values and self.names.get(dead, "x")[0] == "v":
                         self.lines.append(f"del {self.names[dead]}")
         for place, node in enumerate(outputs):
@@ -94,8 +94,8 @@ class Emitter:
                 self.lines.append(f"r{place}.copy_({self._name(node)})")
         views = self.input_views.read_by(self.lines)
         results = [f"r{place}" for place, node in enumerate(outputs) if node is not None]
-        making = [f"{name} = {expression}" for name, expression in views.items()]
-        source = _function("view_inputs", arguments, [*making, f"return [{', '.join([*arguments, *views])}]"])
+        view_lines = [f"{name} = {expression}" for name, expression in views.items()]
+        source = _function("view_inputs", arguments, [*view_lines, f"return [{', '.join([*arguments, *views])}]"])
         source += _function("prepare", [], self.prepare_lines) if self.prepare_lines else ""
         if self._calls_numpy:
             self.lines = without_warnings(self.lines)
@@ -300,14 +300,14 @@ def _op_name(node: fx.Node) -> str:
     return str(getattr(packet, "__name__", "call"))
 
 
-def _last_uses(graph: fx.Graph, results: set[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
+def _dead_after(graph: fx.Graph, results: set[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
     """Node -> the values that are dead after it."""
     found: dict[fx.Node, list[fx.Node]] = {}
-    seen: set[fx.Node] = set(results)
+    live: set[fx.Node] = set(results)  # going backwards: values with a later reader
     for node in reversed(graph.nodes):
         for source in map(_in_place_source, node.all_input_nodes):
-            if source not in seen:
-                seen.add(source)
+            if source not in live:
+                live.add(source)
                 if node.op != "output":
                     found.setdefault(node, []).append(source)
     return found

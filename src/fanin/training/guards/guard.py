@@ -94,9 +94,8 @@ class Guard:
             value for *_, value in (*references.bindings, *references.cells) if issubclass(type(value), nn.Module)
         ]
         known = {*map(id, self._parts)}  # their modes are in the key of each program
-        self._unregistered = [
-            part for one in modules for part in one.modules() if id(part) not in known
-        ]  # such as a teacher's
+        # Modules that variables hold, such as a teacher.
+        self._unregistered = [part for one in modules for part in one.modules() if id(part) not in known]
         self._unregistered_modes = [*map(_TRAINING, self._unregistered)]
         self._attributes += references.bindings
         cell_bindings: list[Binding] = [({}, name, value) for _, name, value in self._cells]

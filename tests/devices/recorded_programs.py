@@ -24,7 +24,7 @@ ADAM = lambda made: "adam"  # noqa: E731
 
 @pytest.fixture(autouse=True)
 def _graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_graph, "_RUNS_BEFORE", 2)
+    monkeypatch.setattr(cuda_graph, "_WARM_UP_RUNS", 2)
     monkeypatch.setattr(Graph, "made", 0)
     monkeypatch.setattr(Graph, "played", 0)
     monkeypatch.setattr(Graph, "lines", [])
@@ -36,7 +36,7 @@ def both(monkeypatch: pytest.MonkeyPatch, *given: Any, **options: Any) -> tuple[
     """The numbers of a training without recordings, and with."""
     plain, _ = trained("second", *given, **options)
     assert Graph.made == 0
-    monkeypatch.setattr(cuda_graph, "_KINDS", ("second",))
+    monkeypatch.setattr(cuda_graph, "_DEVICE_TYPES", ("second",))
     return plain, trained("second", *given, **options)[0]
 
 
@@ -75,7 +75,7 @@ def test_draws_without_a_seed_are_fresh_at_each_step(monkeypatch: pytest.MonkeyP
 
 
 def test_what_changes_between_steps_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_graph, "_KINDS", ("second",))
+    monkeypatch.setattr(cuda_graph, "_DEVICE_TYPES", ("second",))
     torch.manual_seed(0)
     module = torch.nn.Linear(8, 3).to("second")
     step = fanin.compile_step(module, torch.nn.functional.cross_entropy, optimizers.SGD(0.0))
@@ -103,7 +103,7 @@ def test_what_changes_between_steps_counts(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_graph, "_KINDS", ("second",))
+    monkeypatch.setattr(cuda_graph, "_DEVICE_TYPES", ("second",))
     expected = model().predict(X, verbose=0)
     made = model().to("second")
     for _ in range(3):
@@ -115,14 +115,14 @@ def test_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_cannot_be_recorded_runs_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, _ = trained("second", ADAM)
-    monkeypatch.setattr(cuda_graph, "_KINDS", ("second",))
+    monkeypatch.setattr(cuda_graph, "_DEVICE_TYPES", ("second",))
     monkeypatch.setattr(Graph, "refuses", "addmm")
     assert trained("second", ADAM)[0] == plain
     assert Graph.made == 0
 
 
 def test_values_of_the_host_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_graph, "_KINDS", ("second",))
+    monkeypatch.setattr(cuda_graph, "_DEVICE_TYPES", ("second",))
     on_host = torch.ones(())
     module = torch.nn.Linear(8, 3).to("second")
     predict = fanin.training.prediction.Prediction(module, lambda x: module(x) * on_host)
@@ -142,7 +142,7 @@ def test_what_waits_for_the_device_is_not_recorded(monkeypatch: pytest.MonkeyPat
             warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
         return torch.nn.functional.linear(x, torch.eye(8, device="second"))
 
-    monkeypatch.setattr(cuda_graph, "_KINDS", ("second",))
+    monkeypatch.setattr(cuda_graph, "_DEVICE_TYPES", ("second",))
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
     waits = Program(lambda x: [double(x)], (), [torch.ones(4, 8, device="second")])
     run = waits._run.__self__._run  # type: ignore[attr-defined]
@@ -154,7 +154,7 @@ def test_what_waits_for_the_device_is_not_recorded(monkeypatch: pytest.MonkeyPat
 
 
 def test_settings_that_choose_kernels_are_recorded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_graph, "_KINDS", ("second",))
+    monkeypatch.setattr(cuda_graph, "_DEVICE_TYPES", ("second",))
     program = Program(lambda x: [x @ x], (), [torch.ones(4, 4, device="second")])
     for precision in ("highest", "high", "highest"):
         torch.set_float32_matmul_precision(precision)

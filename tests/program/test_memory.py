@@ -51,7 +51,7 @@ def check(graph, plan):
         for origin in reads:
             for byte in regions.get(origin, ()):
                 assert owner[byte] == origin, f"{node} reads {origin}, which {owner[byte]} has overwritten"
-        if node in plan.kept:
+        if node in plan.planned:
             values = node.meta["val"]
             values = values if isinstance(values, (tuple, list)) else [values]
             written = []
@@ -112,7 +112,7 @@ def test_memory_is_used_again():
         graph, plan = planned(*layers(depth))
         check(graph, plan)
         assert plan.size <= 2 * size + 64  # what is read and what is written
-        assert sum(plan.bytes.values()) >= 2 * depth * size
+        assert sum(plan.nbytes.values()) >= 2 * depth * size
 
 
 def test_what_backward_needs_is_kept():
@@ -127,7 +127,7 @@ def test_what_backward_needs_is_kept():
     _, weights, inputs = layers(6)
     graph, plan = planned(function, weights, inputs)
     check(graph, plan)
-    assert 6 * 16 * 8 * 4 <= plan.size < sum(plan.bytes.values())
+    assert 6 * 16 * 8 * 4 <= plan.size < sum(plan.nbytes.values())
 
 
 def test_pointwise_operations_overwrite_what_they_read_last():

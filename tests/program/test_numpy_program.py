@@ -22,7 +22,7 @@ def program_of(module, x):
         *values, data = given
         return [torch.func.functional_call(module, dict(zip(weights, values, strict=True)), (data,))]
 
-    return Program(function, [w.detach() for w in weights.values()], [x], lasting=UNTIL_PREPARED)
+    return Program(function, [w.detach() for w in weights.values()], [x], further_passes=UNTIL_PREPARED)
 
 
 @settings(derandomize=True, deadline=None, max_examples=40, phases=[Phase.generate])
@@ -37,7 +37,7 @@ def test_random_networks_give_what_torch_gives(data):
         parts.append(data.draw(st.sampled_from(ACTIVATIONS))())
     module = nn.Sequential(*parts)
     x = torch.randn(rows, sizes[0]) * 3
-    run = program_of(module, x).on_arrays
+    run = program_of(module, x).numpy_run
     found = run(x.numpy())
     exact = module.double()(x.double()).detach().numpy()
     assert len(found) == 1
@@ -51,13 +51,13 @@ def test_what_is_not_finite_comes_through_without_a_warning(activation):
     with torch.no_grad():
         module[0].weight.copy_(torch.eye(4))
     x = torch.tensor([[float("inf"), 0, 0, 0], [float("nan"), 1, 2, 3], [3e38, -3e38, 0, 0], [-100, 100, 0, 0]])
-    found = program_of(module, x).on_arrays(x.numpy())[0]
+    found = program_of(module, x).numpy_run(x.numpy())[0]
     np.testing.assert_allclose(found, module(x).detach().numpy(), rtol=1e-6, atol=1e-30)
 
 
 def test_weights_are_read_where_they_lie():
     module, x = nn.Linear(3, 2), torch.randn(1, 3)
-    run = program_of(module, x).on_arrays
+    run = program_of(module, x).numpy_run
     with torch.no_grad():
         module.weight.fill_(1.0)
         module.bias.fill_(0.5)
@@ -66,7 +66,7 @@ def test_weights_are_read_where_they_lie():
 
 def test_each_call_gives_new_memory():
     module, x = nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.randn(2, 3)
-    run = program_of(module, x).on_arrays
+    run = program_of(module, x).numpy_run
     assert not np.shares_memory(run(x.numpy())[0], run(x.numpy())[0])
 
 
@@ -92,10 +92,10 @@ class Shared(nn.Module):
     ],
 )
 def test_others_stay_with_torch(module, x):
-    assert program_of(module, x).on_arrays is None
+    assert program_of(module, x).numpy_run is None
 
 
 def test_without_numpys_private_part(monkeypatch):
     monkeypatch.setattr("fanin.program.numpy_warnings._HANDLING", None)
     x = torch.full((1, 3), float("inf"))
-    assert np.isnan(program_of(nn.Linear(3, 2), x).on_arrays(x.numpy())[0]).all()
+    assert np.isnan(program_of(nn.Linear(3, 2), x).numpy_run(x.numpy())[0]).all()

@@ -8,7 +8,7 @@ from torch import nn
 from fanin import compile_predict, compile_step
 from fanin.errors import NotTraceableError
 from fanin.program import Program
-from fanin.program.effects import aten, changed, given_back
+from fanin.program.effects import aten, mutated_inputs, returned_input
 
 SHAPE = (6, 4)
 
@@ -152,8 +152,8 @@ def test_moving_averages_count_as_changed():
         for one, two in zip(program(x), function(mean, var, x), strict=True):
             torch.testing.assert_close(one, two)
     node = next(one for one in program.traced.graph.nodes if one.target == aten.native_batch_norm.default)
-    assert len(changed(node)) == 2
-    assert given_back(node) is None
+    assert len(mutated_inputs(node)) == 2
+    assert returned_input(node) is None
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fanin.program.out_variants import _SHORT, writing_call
+from fanin.program.out_variants import _SHORT, out_call
 from fanin.program.trace import trace
 
 aten = torch.ops.aten
@@ -166,7 +166,7 @@ def play(function, *inputs):
             torch.fx.map_arg(node.kwargs, lambda n: values[n]),
         )
         values[node] = node.target(*args, **kwargs)
-        call = writing_call(node)
+        call = out_call(node)
         called.append((node, call))
         if call is None or call.names == [""]:
             continue
@@ -244,7 +244,7 @@ def test_operations_without_a_form_that_writes_make_their_own_memory():
     call = found["aten.native_dropout.default"]
     assert call is None or len(call.names) == 2
     traced = trace(lambda x: [x.add_(1), x.t()], [], [torch.ones(2, 2)])
-    assert [writing_call(node) for node in traced.graph.nodes if node.op == "call_function"] == [None, None]
+    assert [out_call(node) for node in traced.graph.nodes if node.op == "call_function"] == [None, None]
 
 
 def test_copies_and_casts_overwrite():

@@ -30,10 +30,12 @@ def given_of(dtype, rows=8, inputs=512, units=512):
     return torch.randn(inputs, units).to(dtype), torch.randn(units).to(dtype), torch.randn(rows, inputs).to(dtype)
 
 
-def program_of(form, w, b, x, turned=False, lasting=FOR_GOOD):
+def program_of(form, w, b, x, turned=False, further_passes=FOR_GOOD):
     if turned:
-        return Program(lambda w, b, x: [FORMS[form](w.t(), b, x)], [w.t().contiguous(), b], [x], lasting=lasting)
-    return Program(lambda w, b, x: [FORMS[form](w, b, x)], [w, b], [x], lasting=lasting)
+        return Program(
+            lambda w, b, x: [FORMS[form](w.t(), b, x)], [w.t().contiguous(), b], [x], further_passes=further_passes
+        )
+    return Program(lambda w, b, x: [FORMS[form](w, b, x)], [w, b], [x], further_passes=further_passes)
 
 
 @pytest.mark.parametrize("turned", [False, True], ids=["as (I, U)", "as (U, I)"])
@@ -56,7 +58,7 @@ def test_numbers_stay(form, dtype, turned, rows):
 def test_a_cast_is_prepared_and_packed():
     w, b, x = given_of(torch.float32)
     program = Program(
-        lambda w, b, x: [torch.addmm(b.bfloat16(), x.bfloat16(), w.bfloat16())], [w, b], [x], lasting=FOR_GOOD
+        lambda w, b, x: [torch.addmm(b.bfloat16(), x.bfloat16(), w.bfloat16())], [w, b], [x], further_passes=FOR_GOOD
     )
     assert "pack" in program.source
     torch.testing.assert_close(
@@ -81,8 +83,8 @@ LEFT = {  # what is given, and the passes
 
 @pytest.mark.parametrize("case", LEFT)
 def test_others_stay_as_they_are(case):
-    given, lasting = LEFT[case]
-    assert "pack" not in program_of("relu", *given, lasting=lasting).source
+    given, further_passes = LEFT[case]
+    assert "pack" not in program_of("relu", *given, further_passes=further_passes).source
 
 
 def test_float32_on_other_processors(monkeypatch):
@@ -99,7 +101,7 @@ def test_a_weight_that_the_program_changes_is_not_packed():
         w.mul_(0.5)
         return [y]
 
-    program = Program(function, [w, b], [x], lasting=FOR_GOOD)
+    program = Program(function, [w, b], [x], further_passes=FOR_GOOD)
     assert "pack" not in program.source
     torch.testing.assert_close(program(x)[0], 2 * (x @ w), rtol=1e-4, atol=1e-4)
 

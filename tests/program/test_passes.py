@@ -10,11 +10,11 @@ import fanin.program.run
 from fanin.program import Program
 from fanin.program.passes import PASSES, ROUNDING
 from fanin.program.passes.bias_gradients import sum_rows_by_product
-from fanin.program.passes.common_subexpressions import share_equal_results
+from fanin.program.passes.common_subexpressions import merge_common_subexpressions
 from fanin.program.passes.cross_entropy import simplify_cross_entropy
-from fanin.program.passes.dead_code import drop_unread
+from fanin.program.passes.dead_code import drop_dead_code
+from fanin.program.passes.fused_activations import fuse_activations
 from fanin.program.passes.hoisting import mark_constants
-from fanin.program.passes.in_place_activations import fuse_activations
 from fanin.program.passes.redundant_copies import drop_copies
 from fanin.program.passes.redundant_views import drop_views
 from fanin.program.passes.rewrite import replace
@@ -77,16 +77,16 @@ DROPPED = {  # pass, function, operations that are left
         named(aten.mul.Tensor, aten.add_.Tensor),
     ),
     "same product": (
-        share_equal_results,
+        merge_common_subexpressions,
         lambda w, x: [(x @ w) + 1, (x @ w) * 2],
         named(aten.mm.default, aten.add.Tensor, aten.mul.Tensor),
     ),
     "same chain": (
-        share_equal_results,
+        merge_common_subexpressions,
         lambda w, x: [torch.relu(x @ w) + torch.relu(x @ w)],
         named(aten.mm.default, aten.relu.default, aten.add.Tensor),
     ),
-    "unread chain": (drop_unread, lambda w, x: ((x @ w).relu(), [x + 1])[1], named(aten.add.Tensor)),
+    "unread chain": (drop_dead_code, lambda w, x: ((x @ w).relu(), [x + 1])[1], named(aten.add.Tensor)),
     "relu of addmm": (
         fuse_activations,
         lambda w, x: [torch.relu(torch.addmm(w[0], x, w))],
@@ -127,29 +127,35 @@ KEPT = {  # pass, function: no operation is dropped
     "copy by foreach": (drop_copies, lambda w, x: (lambda y: (torch._foreach_add_([x, w], 1.0), y * 1)[1:])(x.clone())),
     "cast": (drop_copies, lambda w, x: [x.double() + 1, x.bfloat16()]),
     "copy into another order": (drop_copies, lambda w, x: [x.t().contiguous() + 1]),
-    "same, but changed between": (share_equal_results, lambda w, x: (lambda a: (x.add_(1), a + x * 2)[1:])(x * 2)),
+    "same, but changed between": (
+        merge_common_subexpressions,
+        lambda w, x: (lambda a: (x.add_(1), a + x * 2)[1:])(x * 2),
+    ),
     "same, but a view changed between": (
-        share_equal_results,
+        merge_common_subexpressions,
         lambda w, x: (lambda a: (x[1].add_(1), a + x * 2)[1:])(x * 2),
     ),
     "same, but one of them changes": (
-        share_equal_results,
+        merge_common_subexpressions,
         lambda w, x: (lambda a, b: (a.add_(1), a + b)[1:])(x * 2, x * 2),
     ),
     "same, but a view of one changes": (
-        share_equal_results,
+        merge_common_subexpressions,
         lambda w, x: (lambda a, b: (b[0].add_(1), a + b)[1:])(x * 2, x * 2),
     ),
-    "other numbers": (share_equal_results, lambda w, x: [(x * 2) + (x * 3), (x * 1) + (x * 1.0), (x + True) * (x + 1)]),
-    "other dtypes": (share_equal_results, lambda w, x: [torch.zeros(3), torch.zeros(3, dtype=torch.int64) + 1]),
-    "zeros and minus zeros": (share_equal_results, lambda w, x: [(x * 0.0) + (x * -0.0)]),
+    "other numbers": (
+        merge_common_subexpressions,
+        lambda w, x: [(x * 2) + (x * 3), (x * 1) + (x * 1.0), (x + True) * (x + 1)],
+    ),
+    "other dtypes": (merge_common_subexpressions, lambda w, x: [torch.zeros(3), torch.zeros(3, dtype=torch.int64) + 1]),
+    "zeros and minus zeros": (merge_common_subexpressions, lambda w, x: [(x * 0.0) + (x * -0.0)]),
     "random": (
-        share_equal_results,
+        merge_common_subexpressions,
         lambda w, x: [torch.rand(3) + torch.rand(3), F.dropout(x, 0.5) + F.dropout(x, 0.5)],
     ),
-    "random memory": (share_equal_results, lambda w, x: [torch.empty(3).normal_() + torch.empty(3).normal_()]),
-    "unread, but it changes": (drop_unread, lambda w, x: (w.add_(1), [x + 1])[1]),
-    "unread, but it draws": (drop_unread, lambda w, x: (torch.rand(3), x.clone().bernoulli_(), [torch.rand(2)])[2]),
+    "random memory": (merge_common_subexpressions, lambda w, x: [torch.empty(3).normal_() + torch.empty(3).normal_()]),
+    "unread, but it changes": (drop_dead_code, lambda w, x: (w.add_(1), [x + 1])[1]),
+    "unread, but it draws": (drop_dead_code, lambda w, x: (torch.rand(3), x.clone().bernoulli_(), [torch.rand(2)])[2]),
     "relu of addmm that is read twice": (
         fuse_activations,
         lambda w, x: (lambda y: [torch.relu(y) + y])(torch.addmm(w[0], x, w)),
@@ -174,7 +180,7 @@ def test_what_is_dropped(name, is_same):
     simplify, function, left = DROPPED[name]
     _, found = simplified(simplify, function)
     if simplify is drop_views:
-        _, found = simplified(lambda graph: (simplify(graph), drop_unread(graph)), function)
+        _, found = simplified(lambda graph: (simplify(graph), drop_dead_code(graph)), function)
         left = [one for one in left if one not in (aten.t.default, aten.transpose.int)]
     assert found == left
     if simplify is not sum_rows_by_product:
@@ -262,7 +268,7 @@ def test_cross_entropy(name, dtype):
     generator = torch.Generator().manual_seed(2)
     logits = torch.randn(8, 5, dtype=dtype, generator=generator) * 3
     labels = torch.randint(0, 5, (8,), generator=generator)
-    needed = [*PASSES[: PASSES.index(simplify_cross_entropy) + 1], drop_unread]
+    needed = [*PASSES[: PASSES.index(simplify_cross_entropy) + 1], drop_dead_code]
     _, found = simplified(lambda graph: [one(graph) for one in needed], function, (), (logits, labels))
     assert (aten.scatter_add_.default in found) is simple
     with pytest.MonkeyPatch.context() as patch:

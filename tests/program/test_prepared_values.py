@@ -53,7 +53,7 @@ def test_what_is_prepared(function, expected):
 )
 def test_what_is_not_prepared(function):
     assert prepared(function) == []
-    assert not Program(function, [W], [X], lasting=UNTIL_PREPARED).is_prepared
+    assert not Program(function, [W], [X], further_passes=UNTIL_PREPARED).is_prepared
 
 
 def test_changes_are_seen_by_prepare():
@@ -61,7 +61,7 @@ def test_changes_are_seen_by_prepare():
         return [x @ (w @ w), x + w[0]]
 
     w = W.clone()
-    program = Program(function, [w], [X], lasting=UNTIL_PREPARED)
+    program = Program(function, [w], [X], further_passes=UNTIL_PREPARED)
     assert program.is_prepared
     assert torch.equal(program(X)[0], function(w, X)[0])
     w.mul_(3)
@@ -94,7 +94,7 @@ def test_random_functions_give_the_same_bits(seed, straight, is_same):
     assume(all(is_same(one, two) for one, two in zip(static, function.static(), strict=True)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fanin.program.run, "PASSES", EXACT)
-        program = Program(function, static, function.inputs(), lasting=UNTIL_PREPARED)
+        program = Program(function, static, function.inputs(), further_passes=UNTIL_PREPARED)
     for other in (None, 1, 2):
         expected = [None if one is None else one.clone() for one in function(*static, *function.inputs(other))]
         for one, two in zip(program(*function.inputs(other)), expected, strict=True):

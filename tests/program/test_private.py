@@ -6,11 +6,11 @@ import torch
 import fanin
 from fanin.optimizers import Adam
 from fanin.program import Program
-from fanin.program.passes import in_place_activations
+from fanin.program.passes import fused_activations
 
 
 def test_relu_of_a_product(monkeypatch):
-    monkeypatch.setattr(in_place_activations, "ADDMM_RELU", None)
+    monkeypatch.setattr(fused_activations, "ADDMM_RELU", None)
     w, b, x = torch.randn(100, 90), torch.randn(90), torch.randn(80, 100)  # too large for numpy
     program = Program(lambda w, b, x: [torch.relu(torch.addmm(b, x, w)) * 2], [w, b], [x])
     assert "relu_(" in program.source

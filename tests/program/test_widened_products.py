@@ -13,7 +13,7 @@ from fanin.program.trace import trace
 from fanin.program.verify import verify
 
 aten = torch.ops.aten
-PLAIN = tuple(one for one in PASSES if one is not widen_small_products)
+UPDATES_BY_NAME = tuple(one for one in PASSES if one is not widen_small_products)
 HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -52,7 +52,7 @@ def test_products_take_the_weights_themselves():
     static, x = arguments()
     program = Program(step(torch.bfloat16), static, [x])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fanin.program.run, "PASSES", PLAIN)
+        patch.setattr(fanin.program.run, "PASSES", UPDATES_BY_NAME)
         plain = Program(step(torch.bfloat16), static, [x])
     assert plain.stats()[-1][1].operations > program.stats()[-1][1].operations  # casts of weights and gradients
     assert "bfloat16 (5, 4)" in plain.source  # the kernel, and its gradient

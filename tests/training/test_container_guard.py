@@ -10,7 +10,7 @@ def of(*containers):
 
 
 def names(guard):
-    return [name for _, name, _ in guard.moved()]
+    return [name for _, name, _ in guard.differences()]
 
 
 CHANGES = {

@@ -79,4 +79,4 @@ def test_modes_of_scripted_modules():
     module.eval()
     assert guard.modes() == (False, False, False)
     module[1].train()
-    assert guard.trains()
+    assert guard.is_training()

@@ -11,9 +11,9 @@ from fanin.training.program_cache import ProgramCache
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    monkeypatch.setattr(program_cache, "_AT_ONCE", 2)
+    monkeypatch.setattr(program_cache, "_MADE_AT_ONCE", 2)
     monkeypatch.setattr(program_cache, "_MOST_PROGRAMS", 4)
-    monkeypatch.setattr(program_cache, "_MOST_DROPPED", 3)
+    monkeypatch.setattr(program_cache, "_MOST_EVICTED", 3)
 
 
 def found_and_made(known, calls):
@@ -47,7 +47,7 @@ def test_kinds_that_push_each_other_out_are_given_up():
 
 
 def test_without_an_eager_way_every_kind_gets_its_program():
-    assert found_and_made(ProgramCache(is_patient=False), "abcdefabcdef") == ("x" * 12, "abcdefabcdef")
+    assert found_and_made(ProgramCache(may_defer=False), "abcdefabcdef") == ("x" * 12, "abcdefabcdef")
 
 
 def test_a_kind_that_has_no_program_is_not_tried_again():

@@ -166,7 +166,7 @@ def test_what_functions_read():
         return x * own.factor * FACTOR + torch.ones(()).sum() + by_list.__name__.__len__()
 
     found = References([function])
-    assert {name for _, name, _ in found.places} == {"FACTOR", "FACTORS", "factor"}  # by_list reads FACTORS
+    assert {name for _, name, _ in found.bindings} == {"FACTOR", "FACTORS", "factor"}  # by_list reads FACTORS
     assert [(name, value) for _, name, value in found.cells] == [("own", own)]
 
 
@@ -244,14 +244,14 @@ def test_a_variable_that_changes_at_each_step():
 
 def test_patience():
     patience = Backoff()
-    assert patience.passed()
-    patience.changed()
-    assert patience.passed()  # the first change is nothing
+    assert patience.count_step()
+    patience.note_change()
+    assert patience.count_step()  # the first change is nothing
     waits = []
     for _ in range(8):
-        patience.changed()
+        patience.note_change()
         steps = 1
-        while not patience.passed():
+        while not patience.count_step():
             steps += 1
         waits.append(steps - 1)
     assert waits == [1, 2, 4, 8, 16, 32, 16, 32]  # 33 steps without a change make it more patient again

@@ -32,7 +32,7 @@ from fanin.layers.base.layer import Layer
 from fanin.layers.base.uninitialized import uninitialized_weights
 from fanin.layers.input_layer import InputLayer
 from fanin.registry import custom_object_scope, deserialize, serialize, sharing
-from fanin.training.compiled import read_described
+from fanin.training.compiled import take_compile_config
 from fanin.write import replacing, target
 
 KERAS_VERSION = "3.15.1"  # whose format this is
@@ -143,7 +143,7 @@ def load_model(
         config = limits.parse_json(members[_CONFIG])
         if not isinstance(config, dict) or "class_name" not in config:
             raise MismatchError("expected the config of a model.")
-        how, adapters = read_described(config), config.pop("adapters", None)
+        how, adapters = take_compile_config(config), config.pop("adapters", None)
         wanted = how if compile else None
         check_classes({"config": config, "compile_config": wanted}, most_layers(len(members[_WEIGHTS])))
         model = made(config, _room(members))

@@ -15,7 +15,7 @@ from fanin.layers.module import TorchModule
 from fanin.models.model import Functional, Model
 from fanin.models.sequential import Sequential
 from fanin.registry import custom_object_scope, deserialize, serialize_config, sharing
-from fanin.training.compiled import read_described
+from fanin.training.compiled import take_compile_config
 
 
 def clone_model(model: Model, input_tensors: Any = None, clone_function: Callable[[Any], Any] | None = None) -> Model:
@@ -38,7 +38,7 @@ def clone_model(model: Model, input_tensors: Any = None, clone_function: Callabl
     """
     made = _connected(model, input_tensors, clone_function if clone_function is not None else _equal)
     with sharing() as own:
-        how = read_described(model.described_compile())
+        how = take_compile_config(model.described_compile())
     if how is not None:
         with custom_object_scope(own):
             made.compile_from_config(how)
@@ -105,7 +105,7 @@ def model_from_json(json_string: str, custom_objects: Mapping[str, Any] | None =
         config = json.loads(json_string)
     except json.JSONDecodeError as error:
         raise ValueError(f"model_from_json: expected JSON, found {json_string[:40]!r}: {error}") from None
-    how = read_described(config) if isinstance(config, dict) else None
+    how = take_compile_config(config) if isinstance(config, dict) else None
     with custom_object_scope(custom_objects):
         model = deserialize(config)
     if not isinstance(model, Model):

@@ -45,10 +45,10 @@ class Compiling(StepHooks):
         """
         others = {**kwargs, "learning_rate_multipliers": learning_rate_multipliers}
         compiled = Compiled(optimizer, loss, loss_weights, metrics, weighted_metrics, run_eagerly, others)
-        compiled.suit(self.dtype_policy)
+        compiled.use_loss_scaling_for(self.dtype_policy)
         known = self._known_outputs()
         if known is not None:
-            compiled.arrange(*known)  # what fits no output fails now
+            compiled.outputs_for(*known)  # what fits no output fails now
         self.__dict__["_compiled_with"] = compiled
 
     @property
@@ -112,11 +112,11 @@ class Compiling(StepHooks):
             return {}
         described = {"compile_config": serialize_config(self, "get_compile_config", config)}
         compiled = self.__dict__.get("_compiled_with")  # None where the model has a `compile` of its own
-        return described if compiled is None else described | compiled.beside()
+        return described if compiled is None else described | compiled.extra_config()
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as `get_compile_config` described."""
         objects = {key: with_objects(config.get(key)) for key in ("loss", "metrics", "weighted_metrics")}
         compiled = Compiled.from_config({**config, **objects})
-        compiled.suit(self.dtype_policy)
+        compiled.use_loss_scaling_for(self.dtype_policy)
         self.__dict__["_compiled_with"] = compiled

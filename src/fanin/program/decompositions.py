@@ -1,4 +1,4 @@
-"""PyTorch's fused optimizer updates in public operations, for compilers that cannot take them whole.
+"""Decompositions of PyTorch's fused optimizer updates into public operations, for compilers without the fused ones.
 
 Momentum, betas and weight decay may be 0-dim float64 tensors, for numbers that change from step to step.
 
@@ -20,8 +20,8 @@ Tensors = list[Tensor]
 Number = float | Tensor
 
 
-def _acts(number: Number) -> bool:
-    """Whether it is known to be anything but 0."""
+def _is_nonzero(number: Number) -> bool:
+    """Whether a number is, or may be, other than 0."""
     return isinstance(number, Tensor) or bool(number)
 
 
@@ -36,7 +36,7 @@ def adam(
         g = -g if maximize else g
         if is_decoupled:
             w.mul_(1 - rate * weight_decay)
-        elif _acts(weight_decay):
+        elif _is_nonzero(weight_decay):
             g = g + weight_decay * w
         m.add_((g - m) * (1 - beta1))
         v.mul_(beta2).add_(g * g * (1 - beta2))
@@ -59,8 +59,8 @@ def sgd(
     """b = momentum b + (1 - dampening) g, b = g at first; w -= lr b, or lr (g + momentum b) with nesterov; in place."""
     for place, (w, g) in enumerate(zip(weights, gradients, strict=True)):
         g = -g if maximize else g
-        g = g + weight_decay * w if _acts(weight_decay) else g
-        if _acts(momentum):
+        g = g + weight_decay * w if _is_nonzero(weight_decay) else g
+        if _is_nonzero(momentum):
             b = momenta[place]
             if is_first_step:
                 b.copy_(g)
@@ -70,8 +70,10 @@ def sgd(
         w.sub_(lr.to(w.dtype) * g)
 
 
-# private to torch
-PLAIN: dict[str, Callable[..., None]] = {"_fused_adam_": adam, "_fused_adamw_": adamw, "_fused_sgd_": sgd}
-PLAIN_UPDATES: dict[Any, Callable[..., None]] = {
-    getattr(aten, name).tensor_lr: plain for name, plain in PLAIN.items() if hasattr(aten, name)
+# name of torch's private fused operation -> its decomposition; the same by operation
+UPDATES_BY_NAME: dict[str, Callable[..., None]] = {"_fused_adam_": adam, "_fused_adamw_": adamw, "_fused_sgd_": sgd}
+UPDATES: dict[Any, Callable[..., None]] = {
+    getattr(aten, name).tensor_lr: decomposition
+    for name, decomposition in UPDATES_BY_NAME.items()
+    if hasattr(aten, name)
 }

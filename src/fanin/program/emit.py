@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fanin.program.effects import aten, changed, given_back, is_getitem, is_view, memories, tensors_of
+from fanin.program.effects import aten, is_getitem, is_view, mutated_inputs, returned_input, storages_of, tensors_of
 from fanin.program.input_views import InputViews
-from fanin.program.memory import Plan, view_of_arena, written_by_themselves
+from fanin.program.memory import Plan, direct_results, view_of_arena
 from fanin.program.numpy_lines import lines_of
 from fanin.program.numpy_program import as_array
-from fanin.program.numpy_warnings import NAMES, quietly
-from fanin.program.out_variants import EMPTIES, writing_call
+from fanin.program.numpy_warnings import NAMES, without_warnings
+from fanin.program.out_variants import EMPTIES, out_call
 from fanin.program.trace import Traced
 
 _IN_PLACE: dict[Any, Callable[..., Any]] = {
@@ -42,18 +42,28 @@ _SHORT_IN_PLACE = {
 
 
 class Emitter:
-    """Writes the lines of one program, and collects what they name."""
+    """Generates the source of one program, and the objects that its names are bound to.
+
+    Attributes:
+        names: node -> its name in the source.
+        values: node -> its tensor or other value, where it is the same in every run.
+        bound: the global names of the source.
+        lines: those of `run`.
+        prepare_lines: those of `prepare`, which runs once before many runs.
+        input_views: the lines of `view_inputs`.
+        arena: planned memory.
+    """
 
     def __init__(self, traced: Traced, plan: Plan):
         self.traced, self.plan = traced, plan
         self.names: dict[fx.Node, str] = {}
-        self.values: dict[fx.Node, Any] = {}  # what is known before the first run
+        self.values: dict[fx.Node, Any] = {}
         self.bound: dict[str, Any] = dict(NAMES)
         self.lines: list[str] = []
-        self.preparing: list[str] = []  # lines that run once before many runs
-        self.input_views = InputViews()  # views of the inputs, which hold as long as the inputs are the same
+        self.prepare_lines: list[str] = []
+        self.input_views = InputViews()
         self._results: dict[fx.Node, int] = {}
-        self._arrays: dict[fx.Node, str] = {}  # names of arrays in the memory of values
+        self._arrays: dict[fx.Node, str] = {}  # node -> the name of the numpy array on its memory
         self._calls_numpy = False
         with torch.inference_mode():
             self.arena = torch.empty(plan.size, dtype=torch.uint8, device=plan.device)
@@ -61,37 +71,37 @@ class Emitter:
     def functions(self) -> tuple[dict[str, Any], str]:
         """The functions of the program by name, and their source.
 
-        `view_inputs` goes from inputs to inputs and views of them, `run` takes these and memory for the results.
-        `prepare`, if there is one, computes what lasts for many runs.
+        `view_inputs`: inputs -> the inputs and views of them. `run`: (these, memory for the results) -> None.
+        `prepare`, if there are prepared values: () -> None computes them.
         """
         graph = self.traced.graph
         outputs = self.traced.outputs
-        self._results = written_by_themselves(graph)
+        self._results = direct_results(graph)
         arguments = [f"x{place}" for place in range(len(self.traced.inputs))]
         for node, argument in zip(self.traced.inputs, arguments, strict=True):
             self.names[node] = argument
-        last = _last_uses(graph, set(self._results))
+        dead_after = _dead_after(graph, set(self._results))
         with torch.inference_mode():
             for node in graph.nodes:
                 if node.op == "output":
                     break
                 self._emit(node)
-                for done in last.get(node, ()):
-                    if done not in self.values and self.names.get(done, "x")[0] == "v":
-                        self.lines.append(f"del {self.names[done]}")
+                for dead in dead_after.get(node, ()):  # local variables of `run` are named v...
+                    if dead not in self.values and self.names.get(dead, "x")[0] == "v":
+                        self.lines.append(f"del {self.names[dead]}")
         for place, node in enumerate(outputs):
             if node is not None and self._results.get(node) != place:
                 self.lines.append(f"r{place}.copy_({self._name(node)})")
         views = self.input_views.read_by(self.lines)
         results = [f"r{place}" for place, node in enumerate(outputs) if node is not None]
-        making = [f"{name} = {expression}" for name, expression in views.items()]
-        source = _function("view_inputs", arguments, [*making, f"return [{', '.join([*arguments, *views])}]"])
-        source += _function("prepare", [], self.preparing) if self.preparing else ""
+        view_lines = [f"{name} = {expression}" for name, expression in views.items()]
+        source = _function("view_inputs", arguments, [*view_lines, f"return [{', '.join([*arguments, *views])}]"])
+        source += _function("prepare", [], self.prepare_lines) if self.prepare_lines else ""
         if self._calls_numpy:
-            self.lines = quietly(self.lines)
+            self.lines = without_warnings(self.lines)
         source += _function("run", [*arguments, *views, *results], self.lines)
-        exec(compile(source, "<fanin program>", "exec"), self.bound)  # written above, from operations and numbers
-        # Taken out of what they read: a program that is dropped frees its memory at once.
+        exec(compile(source, "<fanin program>", "exec"), self.bound)  # generated above, from operations and numbers
+        # Popped, so that there is no cycle: a program that is dropped frees its memory at once.
         return {name: self.bound.pop(name) for name in ("view_inputs", "prepare", "run") if name in self.bound}, source
 
     # --- one node --------------------------------------------------------------------------------------------
@@ -106,46 +116,46 @@ class Emitter:
             operation: Any = node.target
             self.values[node] = operation(*self._known(node.args), **self._known(node.kwargs))
         elif node.meta.get("packed"):
-            name = self.names[node] = self._bind(None, node.name)  # memory that only its operation can make
-            function = self._bind(node.target, _title(node))
-            self.preparing += [f"global {name}", f"{name} = {function}({self._arguments(node)})"]
+            name = self.names[node] = self._bind(None, node.name)  # in a layout that only its operation knows
+            function = self._bind(node.target, _op_name(node))
+            self.prepare_lines += [f"global {name}", f"{name} = {function}({self._arguments(node)})"]
         elif node.meta.get("prepared"):
             self._emit_prepared(node)
-        elif node in self.plan.kept:
-            self._emit_kept(node)
+        elif node in self.plan.planned:
+            self._emit_planned(node)
         elif node in self._results:
             self.names[node] = f"r{self._results[node]}"
-            self._write(node, [self.names[node]], self.lines)
-        elif changed(node) and (given_back(node) is not None or not node.users):
-            self._emit_change(node)
-        elif is_view(node) and not is_getitem(node) and self._is_of_inputs(node.args[0]):
+            self._emit_out_call(node, [self.names[node]], self.lines)
+        elif mutated_inputs(node) and (returned_input(node) is not None or not node.users):
+            self._emit_mutation(node)
+        elif is_view(node) and not is_getitem(node) and self._is_input_view(node.args[0]):
             self.names[node] = self.input_views.name(self._view_of_input(node))
         elif is_getitem(node) and self._is_known(node.args[0]):
             self.values[node] = self.values[node.args[0]][node.args[1]]  # type: ignore[index]
         else:
             name = self.names[node] = f"v{len(self.names)}_"
-            self.lines.append(f"{name} = {self._bind(node.target, _title(node))}({self._arguments(node)})")
+            self.lines.append(f"{name} = {self._bind(node.target, _op_name(node))}({self._arguments(node)})")
 
-    def _emit_kept(self, node: fx.Node) -> None:
-        """The result has a place in the arena: a known tensor that the operation writes into."""
+    def _emit_planned(self, node: fx.Node) -> None:
+        """The result is a view of the arena, which the operation writes into."""
         found = []
-        for value, memory in zip(tensors_of(node.meta["val"]), memories(node), strict=True):
-            found.append(view_of_arena(self.arena, self.plan.offset[memory], value))
+        for value, storage in zip(tensors_of(node.meta["val"]), storages_of(node), strict=True):
+            found.append(view_of_arena(self.arena, self.plan.offset[storage], value))
         several = isinstance(node.meta["val"], (list, tuple))
         self.values[node] = tuple(found) if several else found[0]
         if node.target in EMPTIES:
             return
         source: Any = node.args[0] if node.args else None
-        over = (
+        is_in_place = (
             node.target in _IN_PLACE
             and self._is_known(source)
             and self.values[source].data_ptr() == found[0].data_ptr()
         )
-        if self._write_by_numpy(node):
+        if self._emit_numpy(node):
             return
-        if over:
+        if is_in_place:
             self.lines.append(
-                f"{self._bind(_IN_PLACE[node.target], _title(node) + '_')}({self._name(node)}){_shapes(node)}"
+                f"{self._bind(_IN_PLACE[node.target], _op_name(node) + '_')}({self._name(node)}){_shapes(node)}"
             )
             return
         names = (
@@ -153,31 +163,31 @@ class Emitter:
             if several
             else [self._name(node)]
         )
-        self._write(node, names, self.lines)
+        self._emit_out_call(node, names, self.lines)
 
     def _emit_prepared(self, node: fx.Node) -> None:
         value = node.meta["val"]
         self.values[node] = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
-        if writing_call(node) is not None:
-            self._write(node, [self._name(node)], self.preparing)
+        if out_call(node) is not None:
+            self._emit_out_call(node, [self._name(node)], self.prepare_lines)
             return
-        function = self._bind(node.target, _title(node))
-        self.preparing.append(f"{self._name(node)}.copy_({function}({self._arguments(node)})){_shapes(node)}")
+        function = self._bind(node.target, _op_name(node))
+        self.prepare_lines.append(f"{self._name(node)}.copy_({function}({self._arguments(node)})){_shapes(node)}")
 
-    def _write(self, node: fx.Node, results: list[str], lines: list[str]) -> None:
-        call = writing_call(node)
+    def _emit_out_call(self, node: fx.Node, results: list[str], lines: list[str]) -> None:
+        call = out_call(node)
         assert call is not None
         if call.names == [""]:
             lines.append(f"{results[0]}.copy_({self._name(node.args[0])}){_shapes(node)}")
             return
-        given = ", ".join(f"{key}={name}" for key, name in zip(call.names, results, strict=True))
+        outs = ", ".join(f"{key}={name}" for key, name in zip(call.names, results, strict=True))
         arguments = self._arguments(node, _axes(node) if call.reduces_all else None)
         lines.append(
-            f"{self._bind(call.function, _title(node))}({arguments}{', ' if arguments else ''}{given}){_shapes(node)}"
+            f"{self._bind(call.function, _op_name(node))}({arguments}{', ' if arguments else ''}{outs}){_shapes(node)}"
         )
 
-    def _write_by_numpy(self, node: fx.Node) -> bool:
-        """A marked operation by numpy; False where a value has no memory yet."""
+    def _emit_numpy(self, node: fx.Node) -> bool:
+        """An operation marked `by_numpy`; False where the memory of a value is not known before the run."""
         lines = lines_of(node, self._array, self._bind) if node.meta.get("by_numpy") else None
         if lines is None:
             return False
@@ -186,29 +196,29 @@ class Emitter:
         return True
 
     def _view_of_input(self, node: fx.Node) -> str:
-        """A view of an input, as source."""
+        """The expression of a view of an input."""
         if (strided := self.input_views.strided(node)) is not None:
             base, shape, strides = strided
             return f"{self._bind(torch.as_strided, 'as_strided')}({self.names[base]}, {shape}, {strides})"
-        return f"{self._bind(node.target, _title(node))}({self._arguments(node)})"
+        return f"{self._bind(node.target, _op_name(node))}({self._arguments(node)})"
 
     def _array(self, node: Any) -> str | None:
-        """The name of a value as an array; of inputs and their views it is made with them."""
+        """The name of a value as a numpy array, made by `view_inputs` for inputs; None if its memory is unknown."""
         if node not in self._arrays:
             if self._is_known(node):
                 self._arrays[node] = self._bind(self.values[node].numpy(), f"{node.name}_array")
-            elif self._is_of_inputs(node):
+            elif self._is_input_view(node):
                 made = f"{self._bind(as_array, 'as_array')}({self.names[node]})"
                 self._arrays[node] = self.input_views.name(made)
         return self._arrays.get(node)
 
-    def _emit_change(self, node: fx.Node) -> None:
-        """An operation in place: its result is its first input."""
-        if not node.users and self._write_by_numpy(node):
+    def _emit_mutation(self, node: fx.Node) -> None:
+        """An in-place operation: its result is its first input."""
+        if not node.users and self._emit_numpy(node):
             return
-        targets = changed(node)
-        function = _SHORT_IN_PLACE.get(_title(node), node.target)
-        self.lines.append(f"{self._bind(function, _title(node))}({self._arguments(node)})")
+        targets = mutated_inputs(node)
+        function = _SHORT_IN_PLACE.get(_op_name(node), node.target)
+        self.lines.append(f"{self._bind(function, _op_name(node))}({self._arguments(node)})")
         if not node.users:
             return
         if self._is_known(targets[0]):
@@ -218,7 +228,7 @@ class Emitter:
 
     # --- names and values ------------------------------------------------------------------------------------
 
-    def _is_of_inputs(self, node: Any) -> bool:
+    def _is_input_view(self, node: Any) -> bool:
         """An input, or a view of one."""
         return isinstance(node, fx.Node) and self.names.get(node, "")[:1] in ("x", "w")
 
@@ -238,8 +248,8 @@ class Emitter:
         return name
 
     def _bind(self, value: Any, title: str) -> str:
-        """A global name for a value: the same one for the same object."""
-        value = getattr(value, "_op", value)  # what an overload of torch's calls, without its Python
+        """Bind a value to a global name, the same for the same object."""
+        value = getattr(value, "_op", value)  # the C++ function of an overload, without its Python wrapper
         name, number = title, 1
         while name in self.bound and self.bound[name] is not value:
             name, number = f"{title}_{number}", number + 1
@@ -285,25 +295,25 @@ def _function(name: str, arguments: list[str], lines: list[str]) -> str:
     return f"def {name}({', '.join(arguments)}):\n    {body}\n\n"
 
 
-def _title(node: fx.Node) -> str:
+def _op_name(node: fx.Node) -> str:
     packet = getattr(node.target, "overloadpacket", node.target)
     return str(getattr(packet, "__name__", "call"))
 
 
-def _last_uses(graph: fx.Graph, results: set[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
-    """Node -> the values that nobody reads after it."""
+def _dead_after(graph: fx.Graph, results: set[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
+    """Node -> the values that are dead after it."""
     found: dict[fx.Node, list[fx.Node]] = {}
-    seen: set[fx.Node] = set(results)
+    live: set[fx.Node] = set(results)  # going backwards: values with a later reader
     for node in reversed(graph.nodes):
-        for source in map(_owner, node.all_input_nodes):
-            if source not in seen:
-                seen.add(source)
+        for source in map(_in_place_source, node.all_input_nodes):
+            if source not in live:
+                live.add(source)
                 if node.op != "output":
                     found.setdefault(node, []).append(source)
     return found
 
 
-def _owner(node: fx.Node) -> fx.Node:
-    """The node that made a value: what an operation changes in place keeps its name."""
-    target = given_back(node)
-    return node if target is None else _owner(target)
+def _in_place_source(node: fx.Node) -> fx.Node:
+    """The node whose name a value has: an in-place operation passes on that of its input."""
+    target = returned_input(node)
+    return node if target is None else _in_place_source(target)

@@ -1,4 +1,4 @@
-"""The same programs compiled by PyTorch's inductor, for `jit_compile=True`: needs a C++ compiler, and seconds each."""
+"""Programs compiled by PyTorch's inductor, for `jit_compile=True`: each takes seconds, and needs a C++ compiler."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, fx
 
 from fanin.errors import NotTraceableError
-from fanin.program.decompositions import PLAIN_UPDATES
+from fanin.program.decompositions import UPDATES
 from fanin.program.trace import trace
 
 
 class InductorProgram:
-    """A function of tensors as `Program` takes it, its graph handed to inductor.
+    """As `Program`, with the graph compiled by inductor instead of fanin's passes.
 
     Args:
         function, static, inputs: see `Program`.
@@ -25,21 +25,23 @@ class InductorProgram:
     """
 
     def __init__(self, function: Callable[..., Sequence[Any]], static: Sequence[Tensor], inputs: Sequence[Tensor]):
-        # Inductor loses what is written to a float64 scalar in memory: it gets one number in a row instead.
-        rows = [one.view(1) if one.dim() == 0 and not one.requires_grad else one for one in static]
+        # Inductor loses mutations of 0-dim float64 tensors: it gets tensors of shape (1,) instead.
+        vectors = [one.view(1) if one.dim() == 0 and not one.requires_grad else one for one in static]
 
-        def on_rows(*given: Tensor) -> Sequence[Any]:
-            own = [fake.view(one.shape) if one.dim() == 0 else fake for fake, one in zip(given, static, strict=False)]
-            return function(*own, *given[len(own) :])
+        def on_vectors(*arguments: Tensor) -> Sequence[Any]:
+            own = [
+                fake.view(one.shape) if one.dim() == 0 else fake for fake, one in zip(arguments, static, strict=False)
+            ]
+            return function(*own, *arguments[len(own) :])
 
-        traced = trace(on_rows, rows, inputs, PLAIN_UPDATES)
+        traced = trace(on_vectors, vectors, inputs, UPDATES)
         constants = {str(node.target): value for node, value in traced.static.items() if node.op == "get_attr"}
         if any(isinstance(value, torch.Generator) for value in constants.values()):
             raise NotTraceableError("jit_compile=True: inductor draws no random numbers for a layer with a seed")
         self.traced, self.captured = traced, traced.captured
         module = fx.GraphModule(constants, traced.graph)
         self._static = [value.detach() for node, value in traced.static.items() if node.op == "placeholder"]
-        # In one piece: between two, what is written to such a number would be lost as well.
+        # fullgraph: a graph break would lose mutations of such tensors as well.
         self._run = torch.compile(module, dynamic=False, fullgraph=True)
         self._lock = threading.Lock()
         self.results = [node.meta["val"] for node in traced.outputs if node is not None]
@@ -49,7 +51,7 @@ class InductorProgram:
         return [torch.empty(value.shape, dtype=value.dtype, device=value.device) for value in self.results]
 
     def view_inputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """As `Program.look`: the inputs."""
+        """As `Program.view_inputs`: the inputs alone."""
         return list(inputs)
 
     def run_on(self, views: list[Tensor], results: Sequence[Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Views of a program's inputs: made once for inputs that are refilled, each in as few operations as it takes."""
+"""Views of a program's inputs, which are made once for inputs that are refilled, each by one operation if possible."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor, fx
 
 
 class InputViews:
-    """The lines that make views of the inputs, and what they name: w0, w1, ..."""
+    """The expressions of views of the inputs, and their names w0, w1, ..."""
 
     def __init__(self) -> None:
-        self.names: dict[str, str] = {}  # expression -> the name of its value
-        self._base: dict[fx.Node, fx.Node] = {}  # view -> the input that it begins with
+        self.names: dict[str, str] = {}  # expression -> name
+        self._base: dict[fx.Node, fx.Node] = {}  # view -> the input that it is a view of
 
     def name(self, expression: str) -> str:
-        """The name of a value, the same for the same expression."""
+        """The name of an expression, the same for the same expression."""
         return self.names.setdefault(expression, f"w{len(self.names)}")
 
     def strided(self, node: fx.Node) -> tuple[fx.Node, tuple[int, ...], tuple[int, ...]] | None:
-        """Input, shape and strides of a view, if one `as_strided` makes it: it begins where the input does."""
+        """Input, shape and strides of a view, if one `as_strided` can make it; else None."""
         source: Any = node.args[0]
         base = self._base.get(source, source)
         view, whole = node.meta["val"], base.meta["val"]
@@ -33,7 +33,7 @@ class InputViews:
         return base, tuple(view.shape), tuple(view.stride())
 
     def read_by(self, lines: Iterable[str]) -> dict[str, str]:
-        """Name -> expression of what these lines read, directly or through other views."""
+        """Name -> expression of the views that these lines read, directly or through other views."""
         wanted = set(_names("\n".join(lines)))
         found = []
         for expression, name in reversed(self.names.items()):

@@ -1,4 +1,4 @@
-"""Where intermediate results are kept: one piece of memory for all, in which places are used again and again."""
+"""Static memory planning: all intermediate results in one arena, in which bytes are reused once a value is dead."""
 
 from __future__ import annotations
 
@@ -9,71 +9,71 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fanin.program.effects import Memory, changed, is_getitem, is_view, memories, tensors_of
-from fanin.program.out_variants import EMPTIES, writing_call
+from fanin.program.effects import Storage, is_getitem, is_view, mutated_inputs, storages_of, tensors_of
+from fanin.program.out_variants import EMPTIES, out_call
 
 _ALIGNED = 64  # bytes: a cache line, and a vector register
 
 
 @dataclass
 class Plan:
-    """Where each intermediate result lives.
+    """The memory plan of a graph.
 
     Attributes:
-        kept: the nodes whose results are written into planned memory.
-        offset: memory -> its place in the arena, in bytes.
+        planned: the nodes whose results are written into the arena.
+        offset: storage -> where it begins in the arena, in bytes.
         size: the bytes of the arena.
-        device: where the arena is: with the largest result.
-        span: memory -> (position of the first writer, of the last reader).
-        bytes: memory -> its size.
-        overwritten: memory that the last operation to read it overwrites.
+        device: that of the arena, which is the device of the largest result.
+        lifetime: storage -> positions in the graph of its writer and of its last reader.
+        nbytes: storage -> its size.
+        reused: storages that their last reader overwrites with its own result.
     """
 
-    kept: set[fx.Node] = field(default_factory=set)
-    offset: dict[Memory, int] = field(default_factory=dict)
+    planned: set[fx.Node] = field(default_factory=set)
+    offset: dict[Storage, int] = field(default_factory=dict)
     size: int = 0
     device: torch.device | None = None
-    span: dict[Memory, tuple[int, int]] = field(default_factory=dict)
-    bytes: dict[Memory, int] = field(default_factory=dict)
-    overwritten: set[Memory] = field(default_factory=set)
+    lifetime: dict[Storage, tuple[int, int]] = field(default_factory=dict)
+    nbytes: dict[Storage, int] = field(default_factory=dict)
+    reused: set[Storage] = field(default_factory=set)
 
 
 def plan_memory(graph: fx.Graph) -> Plan:
-    """Give a place to every result that an operation can write into given memory.
+    """Plan the memory of every result whose operation has an out= variant.
 
-    Two results share a place if the first is no longer read when the second is written; a pointwise operation may
-    overwrite the input that it is the last to read. What the program returns is written where the caller wants it, if
-    the operation can do that.
+    Two results may share bytes if the first is dead when the second is written; a pointwise operation may overwrite an
+    input whose last reader it is. Results of the program get no memory here if their operation can write them directly
+    into the caller's.
     """
     plan = Plan(device=_device(graph))
-    place = {node: number for number, node in enumerate(graph.nodes)}
-    direct = written_by_themselves(graph)
+    position = {node: number for number, node in enumerate(graph.nodes)}
+    direct = direct_results(graph)
     for node in graph.nodes:
-        if _can_be_kept(node, plan.device) and node not in direct:
-            plan.kept.add(node)
-            for value, memory in zip(tensors_of(node.meta["val"]), memories(node), strict=True):
-                plan.bytes[memory] = max(_bytes(value), plan.bytes.get(memory, 0))
-                plan.span[memory] = (place[node], place[node])
+        if _can_be_planned(node, plan.device) and node not in direct:
+            plan.planned.add(node)
+            for value, storage in zip(tensors_of(node.meta["val"]), storages_of(node), strict=True):
+                plan.nbytes[storage] = max(_bytes(value), plan.nbytes.get(storage, 0))
+                plan.lifetime[storage] = (position[node], position[node])
     for node in graph.nodes:
-        for memory in memories(node):
-            if memory in plan.span and node.op == "call_function":
-                last = max((place[user] for user in node.users), default=place[node])
-                start, end = plan.span[memory]
-                plan.span[memory] = (start, max(end, last, place[node]))
-    hosts = _overwritten(graph, plan, place)
-    _place(plan, hosts)
+        for storage in storages_of(node):
+            if storage in plan.lifetime and node.op == "call_function":
+                last = max((position[user] for user in node.users), default=position[node])
+                start, end = plan.lifetime[storage]
+                plan.lifetime[storage] = (start, max(end, last, position[node]))
+    hosts = _reuse_in_place(graph, plan, position)
+    _assign_offsets(plan, hosts)
     return plan
 
 
-def written_by_themselves(graph: fx.Graph) -> dict[fx.Node, int]:
-    """The results that their own operation can write where the caller wants them, with their places."""
+def direct_results(graph: fx.Graph) -> dict[fx.Node, int]:
+    """Nodes that are results of the program and can be written straight into the caller's memory -> which result."""
     found: dict[fx.Node, int] = {}
-    for place, node in enumerate(graph.output_node().args[0]):  # type: ignore[arg-type]
-        if not isinstance(node, fx.Node) or node in found or is_view(node) or is_getitem(node) or changed(node):
+    for position, node in enumerate(graph.output_node().args[0]):  # type: ignore[arg-type]
+        if not isinstance(node, fx.Node) or node in found or is_view(node) or is_getitem(node) or mutated_inputs(node):
             continue
-        call = writing_call(node) if node.op == "call_function" else None
+        call = out_call(node) if node.op == "call_function" else None
         if call is not None and call.names in (["out"], [""]) and node.meta["val"].is_contiguous():
-            found[node] = place
+            found[node] = position
     return found
 
 
@@ -84,27 +84,27 @@ def _device(graph: fx.Graph) -> torch.device | None:
     return None if largest is None else largest.device
 
 
-def _can_be_kept(node: fx.Node, device: torch.device | None) -> bool:
-    lasts = node.meta.get("constant") or node.meta.get("prepared")
-    if node.op != "call_function" or lasts or is_view(node) or is_getitem(node):
+def _can_be_planned(node: fx.Node, device: torch.device | None) -> bool:
+    is_precomputed = node.meta.get("constant") or node.meta.get("prepared")
+    if node.op != "call_function" or is_precomputed or is_view(node) or is_getitem(node):
         return False
     values = list(tensors_of(node.meta.get("val")))
-    if not values or any(not _is_plain(value) or value.device != device for value in values):
+    if not values or any(not _is_plannable(value) or value.device != device for value in values):
         return False
     if node.target in EMPTIES:
         return True
-    call = writing_call(node)
+    call = out_call(node)
     return call is not None and len(call.names) == len(values)
 
 
-def _is_plain(value: Tensor) -> bool:
-    """Dense memory from its beginning, of a size that is worth a place."""
+def _is_plannable(value: Tensor) -> bool:
+    """Whether a value is a strided, non-empty tensor that fills its storage from the beginning."""
     dense = value.layout is torch.strided and value.storage_offset() == 0 and value.numel() > 0
     return dense and _bytes(value) >= value.numel() * value.element_size()
 
 
 def is_dense(value: Tensor) -> bool:
-    """Whether a tensor has a place in memory for each number, and no others."""
+    """Whether a tensor's numbers fill their memory: no gaps, no overlaps."""
     return _bytes(value) == value.numel() * value.element_size()
 
 
@@ -113,53 +113,57 @@ def _bytes(value: Tensor) -> int:
     return int(extent) * value.element_size()
 
 
-def _overwritten(graph: fx.Graph, plan: Plan, place: dict[fx.Node, int]) -> dict[Memory, Memory]:
-    """Result -> the input whose place it takes, as pointwise operations allow."""
-    hosts: dict[Memory, Memory] = {}
+def _reuse_in_place(graph: fx.Graph, plan: Plan, position: dict[fx.Node, int]) -> dict[Storage, Storage]:
+    """Storage of a pointwise result -> the storage of the dead input that it takes over."""
+    hosts: dict[Storage, Storage] = {}
     for node in graph.nodes:
-        if node not in plan.kept or torch.Tag.pointwise not in getattr(node.target, "tags", ()):
+        if node not in plan.planned or torch.Tag.pointwise not in getattr(node.target, "tags", ()):
             continue
-        value, memory = node.meta["val"], memories(node)[0]
+        value, storage = node.meta["val"], storages_of(node)[0]
         if not isinstance(value, Tensor):
             continue
         for source in node.all_input_nodes:
-            held = memories(source)[0] if isinstance(source.meta.get("val"), Tensor) else None
-            if held not in plan.span or plan.span[held][1] != place[node] or plan.bytes[held] != plan.bytes[memory]:
+            source_storage = storages_of(source)[0] if isinstance(source.meta.get("val"), Tensor) else None
+            if (
+                source_storage not in plan.lifetime
+                or plan.lifetime[source_storage][1] != position[node]
+                or plan.nbytes[source_storage] != plan.nbytes[storage]
+            ):
                 continue
-            readers = [one for one in node.all_input_nodes if held in memories(one)]
+            readers = [one for one in node.all_input_nodes if source_storage in storages_of(one)]
             if all(_layout(one.meta["val"]) == _layout(value) for one in readers):
-                hosts[memory] = hosts.get(held, held)
-                plan.overwritten.add(held)
+                hosts[storage] = hosts.get(source_storage, source_storage)
+                plan.reused.add(source_storage)
                 break
     return hosts
 
 
 def _layout(value: Any) -> Any:
-    """Where each number of a tensor lies in its memory."""
+    """All that says where each number of a tensor lies in its storage; None for another value."""
     return (value.shape, value.dtype, value.stride(), value.storage_offset()) if isinstance(value, Tensor) else None
 
 
-def _place(plan: Plan, hosts: dict[Memory, Memory]) -> None:
-    """Offsets, the largest first, each as low as the others alive at that time leave room."""
-    groups: dict[Memory, list[Memory]] = {}
-    for memory in plan.span:
-        groups.setdefault(hosts.get(memory, memory), []).append(memory)
-    spans = {
-        host: (min(plan.span[m][0] for m in group), max(plan.span[m][1] for m in group))
+def _assign_offsets(plan: Plan, hosts: dict[Storage, Storage]) -> None:
+    """Greedy placement: the largest first, each at the lowest offset that no storage live at the same time covers."""
+    groups: dict[Storage, list[Storage]] = {}
+    for storage in plan.lifetime:
+        groups.setdefault(hosts.get(storage, storage), []).append(storage)
+    lifetimes = {
+        host: (min(plan.lifetime[m][0] for m in group), max(plan.lifetime[m][1] for m in group))
         for host, group in groups.items()
     }
-    placed: list[tuple[int, int, tuple[int, int]]] = []  # offset, size, span
-    for host in sorted(groups, key=lambda one: (-plan.bytes[one], spans[one])):
-        size = -(-plan.bytes[host] // _ALIGNED) * _ALIGNED
+    placed: list[tuple[int, int, tuple[int, int]]] = []  # offset, size, lifetime
+    for host in sorted(groups, key=lambda one: (-plan.nbytes[one], lifetimes[one])):
+        size = -(-plan.nbytes[host] // _ALIGNED) * _ALIGNED
         offset = 0
-        for start, length, span in placed:
-            meets = span[0] <= spans[host][1] and spans[host][0] <= span[1]
-            if meets and offset + size > start and offset < start + length:
+        for start, length, lifetime in placed:
+            overlaps = lifetime[0] <= lifetimes[host][1] and lifetimes[host][0] <= lifetime[1]
+            if overlaps and offset + size > start and offset < start + length:
                 offset = start + length
-        insort(placed, (offset, size, spans[host]))
+        insort(placed, (offset, size, lifetimes[host]))
         plan.size = max(plan.size, offset + size)
-        for memory in groups[host]:
-            plan.offset[memory] = offset
+        for storage in groups[host]:
+            plan.offset[storage] = offset
 
 
 def view_of_arena(arena: Tensor, offset: int, value: Tensor) -> Tensor:

@@ -1,7 +1,4 @@
-"""Operations on a few numbers as calls of numpy in the memory of their tensors, as lines of source.
-
-Which ones is decided by passes, which mark them with `meta["by_numpy"]`.
-"""
+"""Source lines that call numpy on the memory of tensors, for operations that passes mark with `meta["by_numpy"]`."""
 
 from __future__ import annotations
 
@@ -15,18 +12,18 @@ from fanin.program.matmul import ADDMM_RELU
 from fanin.program.passes.small_products import pieces
 from fanin.program.passes.step_counters import COUNTING
 
-Array = Callable[[Any], str | None]  # value -> the name of it as an array, or None while it has no memory
+Array = Callable[[Any], str | None]  # value -> its name as an array; None if its memory is not known before the run
 Bind = Callable[[Any, str], str]  # object, title -> its name
 _ZERO = np.zeros((), np.float32)
 
 
 def lines_of(node: fx.Node, array: Array, bind: Bind) -> list[str] | None:
-    """The lines of a marked operation; None where a value has no memory yet."""
+    """The lines of a marked operation; None where the memory of a value is not known before the run."""
     return _count(node, array, bind) if node.target in COUNTING else _product(node, array, bind)
 
 
 def _product(node: fx.Node, array: Array, bind: Bind) -> list[str] | None:
-    """A product, in pieces where it has to be."""
+    """A product, in pieces of rows where it is too large for one thread."""
     arrays = [array(one) for one in (*node.args, node)]
     if None in arrays:
         return None

@@ -1,7 +1,7 @@
-"""A small program as calls of numpy on the memory of its tensors: for a few rows, entering torch costs the most.
+"""A small program as calls of numpy on the memory of its tensors: for a few rows, the overhead of torch costs the most.
 
-A call of torch takes about 3 microseconds beside the arithmetic, one of numpy 0.5. Measured on an AMD EPYC: one row of
-784-128-128-10 takes 10 microseconds in this way, and 21 as a program of torch's; 32 rows of 16-16-4 take 4 and 13. Only
+A call of torch takes about 3 microseconds besides the arithmetic, one of numpy 0.5. Measured on an AMD EPYC: one row of
+784-128-128-10 takes 10 microseconds by numpy, and 21 by torch; 32 rows of 16-16-4 take 4 and 13. Only
 for products that numpy's BLAS computes in one thread: two pools of threads that wait for each other's cores can take
 milliseconds for a product.
 """
@@ -17,7 +17,7 @@ from torch import Tensor, fx
 
 from fanin.program.effects import aten, is_view
 from fanin.program.matmul import ADDMM_RELU, PRODUCTS, multiplications
-from fanin.program.numpy_warnings import NAMES, quietly
+from fanin.program.numpy_warnings import NAMES, without_warnings
 from fanin.program.trace import Traced
 
 _LARGEST_PRODUCT = 2**19  # multiplications
@@ -45,10 +45,10 @@ _BOUND = {
 
 
 def array_function(traced: Traced) -> tuple[Callable[[Array], list[Array]], str] | None:
-    """The program as a function of one array that is shaped like its input and returns new arrays, and its source.
+    """(function, source): the program as array -> new arrays, for an array of the input's shape.
 
-    None for a program with several inputs, or with anything but float32 layers of products and the simplest
-    activations on the CPU.
+    None for a program with several inputs, or with anything but small products and simple activations in float32 on the
+    CPU.
     """
     if len(traced.inputs) != 1:
         return None
@@ -73,32 +73,32 @@ def array_function(traced: Traced) -> tuple[Callable[[Array], list[Array]], str]
             with torch.no_grad():
                 known[node] = node.target(known[node.args[0]], *node.args[1:], **node.kwargs)
         elif node.op == "call_function":
-            if node.target not in _LINES or not _is_float32(value) or not _is_usual(node):
+            if node.target not in _LINES or not _is_float32(value) or not _is_supported(node):
                 return None
-            given = [name(one) for one in node.all_input_nodes]
-            if None in given or not all(_is_float32(one.meta["val"]) for one in node.all_input_nodes):
+            arguments = [name(one) for one in node.all_input_nodes]
+            if None in arguments or not all(_is_float32(one.meta["val"]) for one in node.all_input_nodes):
                 return None
             names[node] = f"v{len(names)}"
-            lines += [line.format(*given, v=names[node]) for line in _LINES[node.target]]
+            lines += [line.format(*arguments, v=names[node]) for line in _LINES[node.target]]
     outputs = [names.get(node, "") if node is not None else "" for node in traced.outputs]
     if not all(name.startswith("v") for name in outputs) or len(set(outputs)) < len(outputs):
         return None
     lines.append(f"return [{', '.join(outputs)}]")
-    source = "def run(x):" + "".join(f"\n    {line}" for line in quietly(lines))
-    exec(compile(source, "<fanin arrays>", "exec"), bound)  # written above, from a table
+    source = "def run(x):" + "".join(f"\n    {line}" for line in without_warnings(lines))
+    exec(compile(source, "<fanin arrays>", "exec"), bound)  # generated above, from a table
     return bound.pop("run"), source
 
 
 def as_array(tensor: Tensor) -> Any:
-    """The memory of a tensor as an array, whatever its gradients."""
+    """The memory of a tensor as an array, also if the tensor requires a gradient."""
     try:
         return tensor.numpy()
     except RuntimeError:
         return tensor.numpy(force=True)
 
 
-def _is_usual(node: fx.Node) -> bool:
-    """Whether a product is small, and arguments that are no tensors have the values that the lines above stand for."""
+def _is_supported(node: fx.Node) -> bool:
+    """Whether a product is small, and whether arguments other than tensors have the values that `_LINES` assumes."""
     if node.target in PRODUCTS and multiplications(node) > _LARGEST_PRODUCT:
         return False
     if node.target == aten._softmax.default:

@@ -1,4 +1,4 @@
-"""Lines of source that call numpy, run without its warnings of numbers that are not finite: torch has none."""
+"""Generated lines that call numpy run without its floating-point warnings, as torch gives none."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 _umath: Any = getattr(getattr(np, "_core", None), "umath", None)
 _HANDLING: Any = getattr(_umath, "_extobj_contextvar", None)
 
-# What the lines name, and all of Python that they may see: torch and numpy import parts of themselves late.
+# Names for these lines, and the only builtin of generated code: torch and numpy import parts of themselves late.
 NAMES: dict[str, Any] = {"__builtins__": {"__import__": __import__}, "errstate": np.errstate}
 if _HANDLING is not None:
     NAMES |= {"handle": _HANDLING.set, "restore": _HANDLING.reset, "silent": _umath._make_extobj(all="ignore")}
 
 
-def quietly(lines: list[str]) -> list[str]:
-    """These lines as a block without warnings; names that they need are in `NAMES`."""
+def without_warnings(lines: list[str]) -> list[str]:
+    """These lines in a block that silences the warnings; it uses names from `NAMES`."""
     body = [f"    {line}" for line in lines]
     if _HANDLING is None:
         return ["with errstate(all='ignore'):", *body]

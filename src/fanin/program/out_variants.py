@@ -1,7 +1,7 @@
-"""How an operation is called so that it writes into memory that is there, and by which Python function.
+"""The out= variant of an operation, which writes into given memory, and the fastest Python function that calls it.
 
-`torch.mm(a, b, out=c)` reaches the same kernel as `torch.ops.aten.mm.out(a, b, out=c)` in half the time: for small
-tensors the way to the kernel is what counts. Operations that are not in the table go through their overload.
+`torch.mm(a, b, out=c)` reaches the same kernel as `torch.ops.aten.mm.out(a, b, out=c)` in half the time, and for small
+tensors the overhead of the call is most of it. Operations that are not in the table are called by their overload.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import fx
 
 from fanin.program.effects import aten
 
-# Functions of torch with the arguments of the operation of the same name, and `out=`.
+# Operations with a function in `torch` of the same name and arguments that takes `out=`.
 _SHORT = frozenset(
     {
         *("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "_addmm_activation"),
@@ -41,17 +41,17 @@ _SHORT = frozenset(
         *("gather", "index_select", "cat", "sum", "mean", "amax", "amin", "argmax", "argmin"),
     }
 )
-# Overloads of those that the short function does not take in the same form.
+# Their overloads whose arguments that function does not take.
 _LONG = frozenset({"sum.default", "mean.default", "amax.out", "add.Scalar", "sub.Scalar", "_softmax.out"})
 
 
-class Call:
-    """One way to run an operation into given memory.
+class OutCall:
+    """How to call an operation so that it writes into given memory.
 
     Attributes:
         function: what to call.
-        names: the keyword of each result, in their order; [""] where the result is simply overwritten.
-        reduces_all: whether the function wants to be told all axes.
+        names: the keyword of each result, in order; [""] for a copy, `result.copy_(source)`.
+        reduces_all: whether the function takes a list of all axes.
     """
 
     def __init__(self, function: Callable[..., Any], names: list[str], reduces_all: bool = False):
@@ -60,8 +60,8 @@ class Call:
         self.reduces_all = reduces_all
 
 
-def writing_call(node: fx.Node) -> Call | None:
-    """How to run `node` into memory that is there; None if the operation always makes memory of its own."""
+def out_call(node: fx.Node) -> OutCall | None:
+    """How `node` writes into given memory; None if its operation can only allocate its result."""
     target: Any = node.target
     if target in _COPYING and not node.kwargs.get("memory_format"):
         return _COPYING[target]
@@ -69,20 +69,20 @@ def writing_call(node: fx.Node) -> Call | None:
         return _SPECIAL[target]
     packet = getattr(target, "overloadpacket", None)
     name = getattr(packet, "__name__", "")
-    if _reduces(node) or name.startswith(_WRITING_WRONGLY):
+    if _is_reduced_loss(node) or name.startswith(_WRONG_OUT_VARIANTS):
         return None
     key = f"{name}.{getattr(target, '_overloadname', '')}"
     found = _out_overload(target, packet)
     if found is None:
         return None
     if name in _SHORT and key not in _LONG and found.names == ["out"] and hasattr(torch, name):
-        return Call(getattr(torch, name), ["out"])
+        return OutCall(getattr(torch, name), ["out"])
     return found
 
 
 @cache  # each program asks several times about each of its operations, and there are not many
-def _out_overload(target: Any, packet: Any) -> Call | None:
-    """The overload with the same arguments that writes: in ATen it differs by trailing results."""
+def _out_overload(target: Any, packet: Any) -> OutCall | None:
+    """The out= overload: the one with the same arguments, and further ones for the results."""
     schema = getattr(target, "_schema", None)
     if schema is None or packet is None or schema.is_mutable:
         return None
@@ -92,12 +92,12 @@ def _out_overload(target: Any, packet: Any) -> Call | None:
         results = [a for a in other._schema.arguments if a.kwarg_only and a.alias_info and a.alias_info.is_write]
         rest = [(a.name, str(a.type)) for a in other._schema.arguments if a not in results]
         if results and rest == given and all(str(a.type) == "Tensor" for a in results):
-            return Call(other, [a.name for a in results])
+            return OutCall(other, [a.name for a in results])
     return None
 
 
-def _reduces(node: fx.Node) -> bool:
-    """Whether this is a loss that is reduced to one number: most first write all values into the memory for one."""
+def _is_reduced_loss(node: fx.Node) -> bool:
+    """Whether this is a loss reduced to one number: most out= variants first write all values into it."""
     schema = getattr(node.target, "_schema", None)
     value = node.meta.get("val")
     is_loss = schema is not None and any(argument.name == "reduction" for argument in schema.arguments)
@@ -108,21 +108,21 @@ def _copy_into(source: torch.Tensor, result: torch.Tensor) -> None:
     result.copy_(source)
 
 
-class Copy(Call):
+class CopyCall(OutCall):
     """A copy or a cast: `result.copy_(source)`, whatever the other arguments."""
 
 
-_COPYING: dict[Any, Call] = {
-    aten._to_copy.default: Copy(_copy_into, [""]),
-    aten.clone.default: Copy(_copy_into, [""]),
+_COPYING: dict[Any, OutCall] = {
+    aten._to_copy.default: CopyCall(_copy_into, [""]),
+    aten.clone.default: CopyCall(_copy_into, [""]),
 }
-_SPECIAL: dict[Any, Call] = {
-    aten.sum.default: Call(torch.sum, ["out"], reduces_all=True),
-    aten.mean.default: Call(torch.mean, ["out"], reduces_all=True),
-    aten.nll_loss.default: Call(getattr(torch._C._nn, "nll_loss", aten.nll_loss.out), ["out"]),
+_SPECIAL: dict[Any, OutCall] = {
+    aten.sum.default: OutCall(torch.sum, ["out"], reduces_all=True),
+    aten.mean.default: OutCall(torch.mean, ["out"], reduces_all=True),
+    aten.nll_loss.default: OutCall(getattr(torch._C._nn, "nll_loss", aten.nll_loss.out), ["out"]),
 }
-# Families in which the form that writes gives other numbers than the form that does not, or needs other strides.
-_WRITING_WRONGLY = ("linalg_", "_linalg_", "_fft_", "native_batch_norm")
+# Prefixes of operations whose out= variant gives other numbers than the functional one, or needs other strides.
+_WRONG_OUT_VARIANTS = ("linalg_", "_linalg_", "_fft_", "native_batch_norm")
 EMPTIES = frozenset(
     {aten.empty.memory_format, aten.empty_like.default, aten.new_empty.default, aten.empty_strided.default}
 )

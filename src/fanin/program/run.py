@@ -27,15 +27,19 @@ class Program:
 
     Args:
         function: of the static tensors and then the inputs, returning a flat list of tensors or None; see `trace`.
-        static: what is the same tensor in every run: weights, and whatever else the function keeps or changes.
-        inputs: examples of what each run brings.
-        lasting: further passes, for static tensors that stay as they are: `UNTIL_PREPARED` or `FOR_GOOD`.
+        static: tensors that are the same in every run: weights, and whatever else the function keeps or mutates.
+        inputs: examples of the other arguments: their shapes, strides, dtypes and devices count.
+        further_passes: run after `PASSES`, where static tensors do not change: `UNTIL_PREPARED` or `FOR_GOOD`.
 
     Attributes:
-        is_recorded: whether later runs play a recording: on a GPU, where nothing lies elsewhere.
+        captured: the tensors that the function read without being given them.
+        results: fake tensors like the results.
+        source: the generated Python.
+        is_recorded: whether later runs replay a CUDA graph: if all values are on one GPU.
+        numpy_run: for a small frozen program, array -> arrays: the same by numpy, which then serves every run.
 
-    A call takes the inputs and returns new tensors for the results. Static tensors are read, and changed, in place;
-    `run_into` writes the results into tensors that are given. One run at a time: threads wait for each other.
+    A call takes the inputs and returns the results as new tensors; `run_into` writes them into given tensors. Static
+    tensors are read and mutated in place. One run at a time: threads wait for each other.
     """
 
     def __init__(
@@ -43,7 +47,7 @@ class Program:
         function: Callable[..., Sequence[Any]],
         static: Sequence[Tensor] = (),
         inputs: Sequence[Tensor] = (),
-        lasting: Sequence[TracedPass] = (),
+        further_passes: Sequence[TracedPass] = (),
     ):
         traced = trace(function, static, inputs)
         self.captured = traced.captured
@@ -53,7 +57,7 @@ class Program:
             simplify(traced.graph)
             verify(traced, simplify.__name__)
             stages.add(simplify.__name__)
-        for add in lasting:
+        for add in further_passes:
             add(traced)
             verify(traced, add.__name__)
             stages.add(add.__name__)
@@ -75,65 +79,64 @@ class Program:
             with _InferenceMode(True):
                 recorded = RecordedGraph(self._view, self._run, traced, self.results)
             self._view, self._run = recorded.view_inputs, recorded.run
-        # Views of one number: `empty_like` of a tensor is the shortest way to a new one.
+        # `empty_like` of a tensor is the fastest way to a new one; these views of one number take no memory.
         self._templates = [
             torch.empty((), dtype=value.dtype, device=value.device).expand(value.shape) for value in self.results
         ]
-        self._places = [place for place, value in enumerate(values) if value is not None]
-        self._count = len(values)
+        self._result_positions = [place for place, value in enumerate(values) if value is not None]
+        self._output_count = len(values)
         self.prepare()
-        # The same by numpy, where the program is so small that this is faster; then every run goes this way.
-        self.on_arrays: Callable[[Any], list[Any]] | None = None
-        if lasting and not self.is_prepared:
+        self.numpy_run: Callable[[Any], list[Any]] | None = None
+        if further_passes and not self.is_prepared:
             small = array_function(traced)
             if small is not None:
-                self.on_arrays, self.source = small
+                self.numpy_run, self.source = small
 
     def prepare(self) -> None:
-        """Compute again what lasts for many runs: after a change of the static tensors of a frozen program."""
+        """Recompute the prepared values of a frozen program, after a change of its static tensors."""
         if self._prepare is not None:
             with self._lock, _InferenceMode(True):
                 self._prepare()
 
     @property
     def is_prepared(self) -> bool:
-        """Whether there is something that lasts for many runs."""
+        """Whether there are prepared values: computed from static tensors, once for many runs."""
         return self._prepare is not None
 
     def new_results(self) -> list[Tensor]:
-        """Memory for the results of one run."""
+        """Uninitialized tensors for the results of one run."""
         return [torch.empty_like(value) for value in self._templates]
 
     def __call__(self, *inputs: Tensor) -> list[Tensor | None]:
         """The results for these inputs, as new tensors."""
         results = self.new_results()
         self.run_into(inputs, results)
-        found: list[Tensor | None] = [None] * self._count
-        for place, result in zip(self._places, results, strict=True):
+        found: list[Tensor | None] = [None] * self._output_count
+        for place, result in zip(self._result_positions, results, strict=True):
             found[place] = result
         return found
 
     def run_into(self, inputs: Sequence[Tensor], results: Sequence[Tensor]) -> None:
         """Run, and write the results into these tensors."""
-        if self.on_arrays is not None:
-            for result, found in zip(results, self.on_arrays(as_array(inputs[0])), strict=True):
+        if self.numpy_run is not None:
+            for result, found in zip(results, self.numpy_run(as_array(inputs[0])), strict=True):
                 result.copy_(torch.from_numpy(found))
             return
         with self._lock, _InferenceMode(True):
             self._run(*self._view(*inputs), *results)
 
     def view_inputs(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The inputs with the views of them that the program needs, for `run_on`: once for inputs that are refilled."""
+        """The inputs and the views of them that the program reads, for `run_on`: once for inputs that are refilled."""
         with _InferenceMode(True):
             return self._view(*inputs)
 
     def run_on(self, views: list[Tensor], results: Sequence[Tensor]) -> None:
-        """As `run_into`, on what `view_inputs` gave."""
+        """As `run_into`, on what `view_inputs` returned."""
         with self._lock, _InferenceMode(True):
             self._run(*views, *results)
 
     def stats(self) -> list[tuple[str, Count]]:
-        """Operations, FLOPs, bytes moved and peak bytes of intermediate results: as traced, and after each pass."""
+        """(name, cost) as traced and after each pass: operations, FLOPs, bytes moved, peak bytes of results."""
         return self.stages
 
     def print(self) -> None:
@@ -145,5 +148,5 @@ class Program:
         table = [f"{'':{width}}  operations          FLOPs          bytes    peak bytes"]
         for name, cost in self.stages:
             table.append(f"{name:{width}}{cost.operations:12,}{cost.flops:15,}{cost.bytes:15,}{cost.peak:14,}")
-        note = ["Later runs play a recording of these lines, a CUDA graph.", ""] if self.is_recorded else []
+        note = ["Later runs replay a recording of these lines, a CUDA graph.", ""] if self.is_recorded else []
         return "\n".join([self.source.rstrip(), "", *note, *table])

@@ -1,7 +1,7 @@
 """From a function of tensors to a graph of ATen operations.
 
-The function runs once, on fake tensors: they have shapes and dtypes, but no values. So whatever depends on a value (an
-`if` on a tensor, `.item()`, numpy) fails here, instead of being frozen into the graph unseen.
+The function runs once, on fake tensors, which have shapes and dtypes but no values. So whatever depends on a value (an
+`if` on a tensor, `.item()`, numpy) fails here, instead of being baked into the graph.
 """
 
 from __future__ import annotations
@@ -23,79 +23,79 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fanin.errors import NotTraceableError
 from fanin.program.effects import tensors_of
-from fanin.program.normalizations import PLAINLY
+from fanin.program.normalizations import NORMALIZATIONS
 
-# torch traces one function at a time: it changes what every module's call does for a while.
+# One trace at a time: while torch traces, it patches the calls of all modules.
 _TRACING = threading.RLock()
 
-# torch has no meta kernels for these, and would run them on real zeros as large as all weights and their state.
+# Without meta kernels, torch would run these on real zeros as large as all weights and their state.
 for _name in ("_fused_adam_", "_fused_adamw_"):
     if hasattr(torch.ops.aten, _name):
         _operation = getattr(torch.ops.aten, _name).tensor_lr
         op_implementations_dict.setdefault(_operation, lambda mode, operation, *args, **kwargs: None)
 
 
-# Operations whose results look at their input although their schemas do not say so -> the same that say it.
-_LOOKS = {
+# Operations whose results are views, against their schemas -> the same with a schema that says so.
+_VIEWS = {
     torch.ops.aten.unsafe_split.Tensor: torch.ops.aten.split.Tensor,
     torch.ops.aten.unsafe_split_with_sizes.default: torch.ops.aten.split_with_sizes.default,
 }
 
 
-class _Watching(FakeTensorMode):
-    """A mode that remembers its fake tensors, weakly: calls should not keep any."""
+class _TrackingFakeMode(FakeTensorMode):
+    """A fake tensor mode with weak references to all of its fake tensors, to find those that calls keep."""
 
     def __init__(self, **options: Any):
         super().__init__(**options)  # type: ignore[no-untyped-call]
-        self.made: list[weakref.ref[Tensor]] = []
+        self.created: list[weakref.ref[Tensor]] = []
 
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """As FakeTensorMode's."""
+        """As `FakeTensorMode.dispatch`."""
         results = super().dispatch(func, types, args, kwargs or {})
-        self.made += map(weakref.ref, tensors_of(results))
+        self.created += map(weakref.ref, tensors_of(results))
         return results
 
 
 def is_traced(tensor: Tensor) -> bool:
-    """Whether this tensor stands for the values of a program that is being traced."""
-    return isinstance(getattr(tensor, "fake_mode", None), _Watching)
+    """Whether this is a fake tensor of a trace that is under way."""
+    return isinstance(getattr(tensor, "fake_mode", None), _TrackingFakeMode)
 
 
 @dataclass
 class Traced:
-    """A graph and what its placeholders stand for.
+    """A traced function.
 
     Attributes:
         graph: one `call_function` node for each ATen operation, in the order in which they ran. `meta["val"]` is a fake
             tensor with shape, dtype, strides, and a storage that tells which values share memory.
-        static: placeholder (or constant) -> the tensor that it stands for, which every run reads and may change.
-        inputs: the placeholders of what each run is given.
-        made: the fake tensors that were made while tracing.
+        static: placeholder, or `get_attr` node of a captured object -> the tensor that every run reads and may mutate.
+        inputs: the placeholders of the arguments of each run.
+        created: the fake tensors that were created while tracing.
     """
 
     graph: fx.Graph
     static: dict[fx.Node, Tensor]
     inputs: list[fx.Node]
-    made: list[weakref.ref[Tensor]]
+    created: list[weakref.ref[Tensor]]
 
-    def kept(self) -> list[Tensor]:
-        """Fake tensors that the function left somewhere: in a cache, or in an object."""
+    def leaked(self) -> list[Tensor]:
+        """Intermediate fake tensors that are still alive: the function put them into a cache or an object."""
         known = {id(one) for node in self.graph.nodes for one in tensors_of(node.meta.get("val"))}
-        for collects in (True, False):
-            found = [one for made in self.made if (one := made()) is not None and id(one) not in known]
-            if found and collects:
+        for may_collect in (True, False):
+            found = [one for reference in self.created if (one := reference()) is not None and id(one) not in known]
+            if found and may_collect:
                 found.clear()
                 gc.collect()  # they may only hold each other
         return found
 
     @property
     def captured(self) -> list[Tensor]:
-        """Tensors that the function took from elsewhere."""
+        """Tensors that the function read without being given them: globals, closures, attributes."""
         return [one for node, one in self.static.items() if node.op == "get_attr" and isinstance(one, Tensor)]
 
     @property
     def outputs(self) -> list[Any]:
-        """What a run returns: nodes, or None."""
+        """The results: nodes, or None."""
         return list(next(node for node in self.graph.nodes if node.op == "output").args[0])
 
 
@@ -103,43 +103,46 @@ def trace(
     function: Callable[..., Sequence[Any]],
     static: Sequence[Tensor],
     inputs: Sequence[Tensor],
-    plain: Mapping[Any, Callable[..., Any]] | None = None,
+    decompositions: Mapping[Any, Callable[..., Any]] | None = None,
 ) -> Traced:
     """The graph of `function(*static, *inputs)`, which returns a flat list of tensors or None.
 
     Args:
-        function: made of torch operations. In-place changes of what it is given are part of the graph.
-        static: tensors that are the same in every run; each may be given once.
-        inputs: examples of what each run brings: their shapes and dtypes count.
-        plain: operation -> a function to trace in its place.
+        function: made of torch operations. Mutations of its arguments become part of the graph.
+        static: tensors that are the same in every run, without repeats.
+        inputs: examples of the other arguments: only their shapes, strides, dtypes and devices count.
+        decompositions: operation -> a function to trace in its place.
 
-    Whatever `function` raises comes through. Tensors that it takes from elsewhere become static too.
+    Tensors that the function captures become static too. Raises whatever `function` raises.
     """
-    with _TRACING, torch.inference_mode(False), _without_log(), _Watching(allow_non_fake_inputs=True) as mode:
-        given = [*static, *_told_apart(inputs, static)]
-        fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in given]
+    with _TRACING, torch.inference_mode(False), _silenced_log(), _TrackingFakeMode(allow_non_fake_inputs=True) as mode:
+        arguments = [*static, *_without_repeats(inputs, static)]
+        fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in arguments]
         memory = [one.untyped_storage()._cdata for one in fakes]
         module = make_fx(
-            lambda *given: list(function(*given)),
+            lambda *arguments: list(function(*arguments)),
             tracing_mode="real",
-            decomposition_table={**_LOOKS, **PLAINLY, **(plain or {})},
+            decomposition_table={**_VIEWS, **NORMALIZATIONS, **(decompositions or {})},
         )(*fakes)
     if memory != [one.untyped_storage()._cdata for one in fakes]:
         raise NotTraceableError("a call puts other memory under a tensor (`x.data = ...`)")
     graph = module.graph
-    _turn_in_place_views(graph)
-    _refuse_others(graph)
+    _make_views_out_of_place(graph)
+    _refuse_unsupported(graph)
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     known = dict(zip(placeholders, static, strict=False))
     for node in graph.nodes:
         if node.op == "get_attr":
             known[node] = getattr(module, node.target)
-    return Traced(graph, known, placeholders[len(static) :], mode.made)
+    return Traced(graph, known, placeholders[len(static) :], mode.created)
 
 
-def _told_apart(inputs: Sequence[Tensor], static: Sequence[Tensor]) -> list[Tensor]:
-    """The inputs; for one that was given before, another tensor on its memory: the next run may bring two. For one from
-    inference mode, of which autograd takes none, an empty one like it."""
+def _without_repeats(inputs: Sequence[Tensor], static: Sequence[Tensor]) -> list[Tensor]:
+    """The inputs as distinct tensors that autograd takes.
+
+    A tensor that is given twice gets a second one on the same memory, as later runs may bring two different tensors. A
+    tensor from inference mode is replaced by an empty one like it.
+    """
     known, found = {*map(id, static)}, []
     for one in inputs:
         if one.is_inference():
@@ -151,8 +154,8 @@ def _told_apart(inputs: Sequence[Tensor], static: Sequence[Tensor]) -> list[Tens
 
 
 @contextmanager
-def _without_log() -> Iterator[None]:
-    """Without torch's log of operations that fail on fake tensors: the exception tells."""
+def _silenced_log() -> Iterator[None]:
+    """Inside the block, torch does not log operations that fail on fake tensors: they raise anyway."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     was, logger.disabled = logger.disabled, True
     try:
@@ -161,9 +164,9 @@ def _without_log() -> Iterator[None]:
         logger.disabled = was
 
 
-def _refuse_others(graph: fx.Graph) -> None:
-    """NotTraceableError for sparse values, which programs have no memory for, for complex numbers, whose conjugate may
-    be no more than a note on a tensor, and for several results that are written where the call says (`out=`)."""
+def _refuse_unsupported(graph: fx.Graph) -> None:
+    """NotTraceableError for what programs do not support: sparse values, complex numbers (their conjugation is lazy: a
+    bit on the tensor), and calls with several `out=` tensors."""
     for node in graph.nodes:
         schema = getattr(node.target, "_schema", None)
         returned = [] if schema is None else [one.alias_info for one in schema.returns]
@@ -174,15 +177,15 @@ def _refuse_others(graph: fx.Graph) -> None:
                 raise NotTraceableError(f"{node.target} gives {value.dtype} numbers of layout {value.layout}")
 
 
-def _turn_in_place_views(graph: fx.Graph) -> None:
-    """`squeeze_(x)` -> `squeeze(x)`: planned memory keeps its shape. NotTraceableError where it is an input's."""
+def _make_views_out_of_place(graph: fx.Graph) -> None:
+    """`squeeze_(x)` -> `squeeze(x)`, as planned memory keeps its shape. NotTraceableError where x is an argument."""
     for node in graph.nodes:
         if torch.Tag.inplace_view not in getattr(node.target, "tags", ()):
             continue
-        wanted = [(one.name, str(one.type)) for one in node.target._schema.arguments]
+        signature = [(one.name, str(one.type)) for one in node.target._schema.arguments]
         packet = getattr(torch.ops.aten, node.target.overloadpacket.__name__.removesuffix("_"), None)
         overloads = [getattr(packet, name) for name in packet.overloads()] if packet is not None else []
-        fitting = [o for o in overloads if [(a.name, str(a.type)) for a in o._schema.arguments] == wanted]
-        if not fitting or node.args[0].op == "placeholder":
+        matching = [o for o in overloads if [(a.name, str(a.type)) for a in o._schema.arguments] == signature]
+        if not matching or node.args[0].op == "placeholder":
             raise NotTraceableError(f"{node.target} changes the shape of a tensor in place")
-        node.target = fitting[0]
+        node.target = matching[0]

@@ -1,16 +1,16 @@
-"""Checks a graph after each pass, and a memory plan: what is read was written, is still there, and is as declared."""
+"""Checks of a graph after each pass, and of a memory plan."""
 
 from __future__ import annotations
 
 from torch import Tensor, fx
 
-from fanin.program.effects import Memory
+from fanin.program.effects import Storage
 from fanin.program.memory import Plan
 from fanin.program.trace import Traced
 
 
 def verify(traced: Traced, after: str) -> None:
-    """AssertionError, naming the pass and the node, for a graph that cannot run."""
+    """AssertionError, naming the pass and the node, for a read before its write or a value without a fake tensor."""
     seen: set[fx.Node] = set()
     for node in traced.graph.nodes:
         for source in node.all_input_nodes:
@@ -23,15 +23,15 @@ def verify(traced: Traced, after: str) -> None:
 
 
 def verify_plan(plan: Plan) -> None:
-    """AssertionError if a result is written over one that is still to be read."""
-    alive: list[tuple[int, int, int, Memory]] = []  # last reader, first byte, byte after the last
-    for memory in sorted(plan.span, key=lambda one: plan.span[one]):
-        start, end = plan.span[memory]
-        first = plan.offset[memory]
-        last = first + plan.bytes[memory]
-        assert last <= plan.size, f"{memory} lies outside the planned memory"
+    """AssertionError if two storages overlap in the arena while both are live."""
+    live: list[tuple[int, int, int, Storage]] = []  # last reader, first byte, byte after the last
+    for storage in sorted(plan.lifetime, key=lambda one: plan.lifetime[one]):
+        start, end = plan.lifetime[storage]
+        first = plan.offset[storage]
+        last = first + plan.nbytes[storage]
+        assert last <= plan.size, f"{storage} lies outside the planned memory"
         # An operation may overwrite the input that it is the last to read: then one ends where the other starts.
-        alive = [one for one in alive if one[0] > start or (one[0] == start and one[3] not in plan.overwritten)]
-        for _, from_byte, to_byte, other in alive:
-            assert to_byte <= first or last <= from_byte, f"{memory} would overwrite {other}, which is still read"
-        alive.append((end, first, last, memory))
+        live = [one for one in live if one[0] > start or (one[0] == start and one[3] not in plan.reused)]
+        for _, from_byte, to_byte, other in live:
+            assert to_byte <= first or last <= from_byte, f"{storage} would overwrite {other}, which is still read"
+        live.append((end, first, last, storage))

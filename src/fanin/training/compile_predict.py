@@ -14,14 +14,14 @@ from fanin.layers.base.convert import tensors_on
 from fanin.layers.base.devices import device_of
 from fanin.layers.base.variables import to_numpy
 from fanin.program import Program
-from fanin.training.prediction import FLOAT32, ForArray, Prediction, for_array
+from fanin.training.prediction import FLOAT32, ArrayFunction, Prediction, array_function
 
 
 class CompiledPrediction:
     """A snapshot of a module, compiled for prediction. Made by `compile_predict`.
 
-    It has copies of the weights, and packed ones where that makes products faster: the module may be trained on, and
-    `refresh` takes over what it has become.
+    It has its own copies of the weights, packed where that makes products faster. So the module may be trained on;
+    `refresh` takes a new snapshot.
     """
 
     def __init__(self, module: nn.Module, example: Any):
@@ -30,12 +30,12 @@ class CompiledPrediction:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take over the module as it is now."""
+        """Take a new snapshot of the module."""
         self._prediction = Prediction(self.module, is_snapshot=True)
         self._home = device_of(self.module)
-        self._by_shape: dict[Any, ForArray] = {}
+        self._by_shape: dict[Any, ArrayFunction] = {}
         self(self._example)
-        self._prediction.take()
+        self._prediction.guard_snapshot()
 
     @property
     def programs(self) -> list[Program]:
@@ -54,7 +54,7 @@ class CompiledPrediction:
         if type(x) is np.ndarray and x.dtype == FLOAT32 and self._home.type == "cpu" and rows_key() is None:
             known = self._prediction.program(given)
             if known is not None and isinstance(outputs, Tensor) and outputs.dtype != torch.bfloat16:
-                self._by_shape[x.shape] = for_array(known[0])
+                self._by_shape[x.shape] = array_function(known[0])
         return pytree.tree_map(lambda one: to_numpy(one) if isinstance(one, Tensor) else one, outputs)
 
 

@@ -1,4 +1,4 @@
-"""The compiled training step of any module, for loops of one's own."""
+"""The compiled training step of any module, for the user's own loops."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class CompiledStep:
         owner = loss.__self__ if isinstance(loss, MethodType) else loss
         whole = _WithLoss(module, owner) if isinstance(owner, nn.Module) and owner is not module else module
         self._lock = lock_of(whole)  # one step at a time
-        beside = [] if owner is None else [loss, owner]
-        self.step = Step(whole, _loss_function(loss), lambda sums, y, outputs, weight: [], beside)
+        extra_objects = [] if owner is None else [loss, owner]
+        self.step = Step(whole, _loss_function(loss), lambda sums, y, outputs, weight: [], extra_objects)
         self.engine = Engine(self.step, updater_for(self.optimizer), Sums([], []), wants_loss=True)
 
     def __reduce__(self) -> Any:
-        return CompiledStep, (self.module, self.loss, self.optimizer)  # a copy compiles its own
+        return CompiledStep, (self.module, self.loss, self.optimizer)  # copies compile their own programs
 
     @property
     def programs(self) -> list[AnyProgram]:
@@ -78,7 +78,7 @@ class CompiledStep:
                     module.eval()
 
     def _tensors(self, part: Any) -> Any:
-        """A part of a batch with tensors as its leaves: arrays go where the module is."""
+        """A part of a batch, with its arrays as tensors on the module's device."""
         if part is None or isinstance(part, Tensor):
             return part
         return tensors_on(part, device_of(self.module), "compile_step")
@@ -101,7 +101,7 @@ class CompiledStep:
 
 
 class _WithLoss(nn.Module):
-    """A module together with its loss, for a loss that is a module too: it may have weights and options."""
+    """A module together with a loss that is a module too, and may have weights and options."""
 
     def __init__(self, module: nn.Module, loss: nn.Module):
         super().__init__()
@@ -137,7 +137,7 @@ def compile_step(module: nn.Module, loss: Any, optimizer: Any) -> CompiledStep:
 
 
 def _loss_function(loss: Any) -> Callable[[Any, Any, Any], tuple[Tensor, list[Tensor]]]:
-    """(y, outputs, weight) -> (scalar, []) from whatever was given."""
+    """(y, outputs, weight) -> (scalar, []), from a loss as `compile_step` takes it."""
     if loss is None:
         return lambda y, outputs, weight: (outputs, [])
     if isinstance(loss, (str, dict, losses.Loss)) or (isinstance(loss, type) and issubclass(loss, losses.Loss)):

@@ -1,4 +1,4 @@
-"""What `compile` was told: optimizer, loss and metrics, made ready for a model's outputs."""
+"""The arguments of `compile`: optimizer, loss and metrics, resolved for a model's outputs."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from fanin.training import multipliers
 from fanin.training.output_metrics import OutputMetrics
 from fanin.training.outputs import Output, choose, metric_names, names_of, paths, spread
 
-_BESIDE = ("learning_rate_multipliers", "jit_compile")
+_EXTRA_KEYS = ("learning_rate_multipliers", "jit_compile")
 
 
 class Compiled:
     """Optimizer, loss and metrics of one model.
 
     Args:
-        optimizer: a name, one of ours, or torch.optim's: instance, class, or function of the parameters.
+        optimizer: a name, one of fanin's, or torch.optim's: instance, class, or function of the parameters.
         loss: an identifier, or one for each output in a list or dict; None where only added losses train the model. Of
             a class or config, here and below, the object is made at once.
         loss_weights: a factor for each loss, likewise.
         given_metrics: identifiers of metrics that ignore sample weights; for several outputs a list or dict of such.
         given_weighted: identifiers of metrics that use them, likewise.
-        run_eagerly: noted for the config.
+        run_eagerly: whether steps are not compiled.
         others: learning_rate_multipliers, see `multipliers.py`; and further arguments of Keras's compile: those that
             would change the result are refused.
 
-    `bind` settles what depends on the outputs of a model; until then there are no `outputs` and no metrics.
+    `bind` resolves what depends on the outputs of a model; until then there are no `outputs` and no metrics.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class Compiled:
         self.multipliers = multipliers.check(others.pop("learning_rate_multipliers", None))
         _refuse_unknown(others)
         self.jit_compile = others.get("jit_compile", "auto")
-        self.given_loss = loss = _made(loss, losses)
-        self.given_metrics = given_metrics = _made(given_metrics, metrics)
-        self.given_weighted = given_weighted = _made(given_weighted, metrics)
+        self.given_loss = loss = _instantiated(loss, losses)
+        self.given_metrics = given_metrics = _instantiated(given_metrics, metrics)
+        self.given_weighted = given_weighted = _instantiated(given_weighted, metrics)
         self.given_loss_weights = loss_weights
         self.run_eagerly = bool(run_eagerly)
         # Unknown names fail now, not at the first batch. "crossentropy" is one of three, by shapes: any will do here.
@@ -75,7 +75,7 @@ class Compiled:
         self._shapes: list[Any] = []
         self.measuring = OutputMetrics([], [])
         self._bound_to: Any = None
-        self.engine: Any = None  # the compiled steps, which the first trainer makes
+        self.engine: Any = None  # the `Engine`, which the first trainer makes
 
     @property
     def has_optimizer(self) -> bool:
@@ -87,17 +87,17 @@ class Compiled:
         """Whether there is a loss that needs targets."""
         return bool(_identifiers(self.given_loss))
 
-    # --- made ready for a model ------------------------------------------------------------------------------
+    # --- resolved for a model --------------------------------------------------------------------------------
 
-    def suit(self, policy: DTypePolicy) -> None:
+    def use_loss_scaling_for(self, policy: DTypePolicy) -> None:
         """Scale losses for a model in mixed_float16, unless `auto_scale_loss` is False; torch's optimizers do not."""
         optimizer = self.given_optimizer
         is_wanted = self._scales_loss and policy.name == "mixed_float16" and isinstance(optimizer, Optimizer)
         if is_wanted and not isinstance(optimizer, LossScaleOptimizer):
             self.optimizer = LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
 
-    def arrange(self, shapes: Any, layer_names: list[str] | None) -> list[Output]:
-        """The outputs of a model, with identifiers in place of losses and metrics. ValueError for what fits none.
+    def outputs_for(self, shapes: Any, layer_names: list[str] | None) -> list[Output]:
+        """The outputs of a model, with losses and metrics as given, not resolved. ValueError for what fits no output.
 
         Args:
             shapes: a structure of shapes, like what the model returns.
@@ -123,14 +123,14 @@ class Compiled:
         ]
 
     def bind(self, model: Any, output_shape: Any, y: Any) -> None:
-        """Settle losses and metrics for these outputs and targets, and make a torch optimizer given as a class."""
+        """Resolve losses and metrics for these outputs and targets, and make a torch optimizer given as a class."""
         if self.torch_maker is not None and self.optimizer is None:
             self.optimizer = self.given_optimizer = self.torch_maker([p for p in model.parameters() if p.requires_grad])
             if not isinstance(self.optimizer, torch.optim.Optimizer):
                 raise TypeError(f"compile: the optimizer function returned {self.optimizer!r}, no torch optimizer.")
         multipliers.apply(self.optimizer, model, self.multipliers)
         layer_names = model.output_names if getattr(model, "_network", None) is not None else None
-        outputs = self.arrange(output_shape, layer_names)
+        outputs = self.outputs_for(output_shape, layer_names)
         shapes = [shape for _, shape in paths(output_shape)]
         targets = choose(outputs, y, "y", needed=self.has_loss)
         y_shapes = [shape if t is None else tuple(t.shape) for shape, t in zip(shapes, targets, strict=True)]
@@ -140,20 +140,20 @@ class Compiled:
         given = [output.plain for output in outputs], [output.weighted for output in outputs]
         for output, shape, of in zip(outputs, shapes, y_shapes, strict=True):
             output.loss = None if output.loss is None else losses.resolve(output.loss, shape, of)
-            told = shape, of, bool(getattr(output.loss, "from_logits", False))
-            output.plain = [metrics.resolve(metric, *told) for metric in output.plain]
-            output.weighted = [metrics.resolve(metric, *told) for metric in output.weighted]
+            options = shape, of, bool(getattr(output.loss, "from_logits", False))
+            output.plain = [metrics.resolve(metric, *options) for metric in output.plain]
+            output.weighted = [metrics.resolve(metric, *options) for metric in output.weighted]
         self.outputs, self._shapes = outputs, shapes
         self.measuring = OutputMetrics(outputs, metric_names(outputs, *given))
         self._bound_to = key
 
-    def settled(self) -> dict[str, Any]:
-        """The attributes that `bind` set, and the engine for them if there is one: what a pass goes by."""
+    def bound_state(self) -> dict[str, Any]:
+        """The attributes that `bind` sets, and the engine if there is one: what a pass depends on."""
         names = ("outputs", "_shapes", "_bound_to", "measuring", *(["engine"] if self.engine is not None else []))
         return {name: getattr(self, name) for name in names}
 
     def check_targets(self, y: Any, name: str) -> None:
-        """Look at all targets before training: DataError that names the row for those that cannot be learned."""
+        """Check all targets before training: DataError that names the row for those that cannot be learned."""
         if not self.has_loss:
             return
         if y is None:
@@ -165,7 +165,7 @@ class Compiled:
 
     @property
     def loss_objects(self) -> list[Any]:
-        """The losses and the metrics in steps, and the objects that they call: all whose attributes a step reads."""
+        """The losses and traceable metrics, and the objects that they call: all whose attributes a step depends on."""
         own = [output.loss for output in self.outputs if output.loss is not None]
         own += [metric for metric in self.measuring.metrics if metric.traceable]
         return own + [value for one in own for value in vars(one).values() if callable(value)]
@@ -177,7 +177,7 @@ class Compiled:
         return names if len(names) > 1 else []
 
     def directions(self) -> dict[str, str | None]:
-        """For each number that training gives, "max" if it should grow, "min" if it should shrink."""
+        """For each name in the logs, "max" if it should grow, "min" if it should shrink, None if unknown."""
         found: dict[str, str | None] = dict.fromkeys(["loss", *self.loss_names], "min")
         found |= {n: metrics.direction(m) for n, m in zip(self.measuring.names, self.measuring.metrics, strict=True)}
         return found | {f"val_{name}": way for name, way in found.items()}
@@ -228,16 +228,16 @@ class Compiled:
             return None
         return config if self._scales_loss else {**config, "auto_scale_loss": False}
 
-    def beside(self) -> dict[str, Any]:
-        """What stands beside `get_config` in files, as far as it was given: see `read_described`."""
+    def extra_config(self) -> dict[str, Any]:
+        """What files have besides `get_config`, without defaults: see `take_compile_config`."""
         given = {"learning_rate_multipliers": self.multipliers, "jit_compile": self.jit_compile}
         return {key: value for key, value in given.items() if value not in ({}, None, "auto")}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Compiled:
-        """What `get_config` described."""
+        """The inverse of `get_config`."""
         optimizer = config.get("optimizer", "rmsprop")
-        others = {key: config[key] for key in (*_BESIDE, "auto_scale_loss") if config.get(key) is not None}
+        others = {key: config[key] for key in (*_EXTRA_KEYS, "auto_scale_loss") if config.get(key) is not None}
         return cls(
             optimizers.deserialize(optimizer) if isinstance(optimizer, dict) else optimizer,
             config.get("loss"),
@@ -249,17 +249,17 @@ class Compiled:
         )
 
 
-def read_described(config: dict[str, Any]) -> dict[str, Any] | None:
-    """How a model was compiled, taken out of its config as files have it; None if it was not.
+def take_compile_config(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Remove and return the arguments of `compile` from a model's config in a file; None if it was not compiled.
 
-    Beside "compile_config" stands what Keras's compile does not take, and `jit_compile`: that of Keras's files is not
-    what `compile` was told but what Keras made of it, True on JAX and on GPUs.
+    Besides "compile_config" there is what Keras's compile does not take, and `jit_compile`: in Keras's files it is not
+    the argument of `compile` but what Keras made of it, True on JAX and on GPUs.
     """
-    beside = {key: config.pop(key, None) for key in _BESIDE}
+    extra_config = {key: config.pop(key, None) for key in _EXTRA_KEYS}
     how = config.pop("compile_config", None)
     if not isinstance(how, dict):
         return None
-    return how | {key: value for key, value in beside.items() if value is not None or key in how}
+    return how | {key: value for key, value in extra_config.items() if value is not None or key in how}
 
 
 def _refuse_unknown(others: dict[str, Any]) -> None:
@@ -282,14 +282,20 @@ def _is_factory(value: Any) -> bool:
     return callable(value) and not ours
 
 
-def _made(given: Any, family: Any) -> Any:
-    """The same lists and dicts with objects for classes and configs: made again in `bind`, they would get other names,
-    and custom objects would not be in scope."""
+def _instantiated(given: Any, family: Any) -> Any:
+    """The same lists and dicts with objects for classes and configs.
+
+    If only `bind` made them, custom objects would not be in scope, and each call of it would give them other names.
+    """
     if isinstance(given, Mapping):
         is_config = "class_name" in given and "config" in given
-        return family.deserialize(given) if is_config else {key: _made(item, family) for key, item in given.items()}
+        return (
+            family.deserialize(given)
+            if is_config
+            else {key: _instantiated(item, family) for key, item in given.items()}
+        )
     if isinstance(given, (list, tuple)):
-        return [_made(item, family) for item in given]
+        return [_instantiated(item, family) for item in given]
     return family.get(given) if isinstance(given, type) else given
 
 

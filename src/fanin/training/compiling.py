@@ -1,7 +1,7 @@
-"""One kind of batch -> its program: the whole step traced with the model's tensors, and looked over.
+"""Compiles the step of one model for one kind of batch: traces it with the model's tensors as static tensors.
 
-What a program would get wrong is refused with NotTraceableError: a call that changes what Python keeps, that draws
-from random numbers other than torch's, or that reaches a weight by another way than its module.
+Raises NotTraceableError for what a program would get wrong: a call that changes Python state, that draws random numbers
+other than torch's, or that reads a weight other than through its module.
 """
 
 from __future__ import annotations
@@ -30,8 +30,13 @@ AnyProgram = Program | InductorProgram
 
 
 class Notes:
-    """What was seen while a step was traced: which weights got a gradient, the structure of the outputs, and the losses
-    that calls added."""
+    """What is known of a program besides its results.
+
+    Attributes:
+        has_gradient: for each weight of the updater, whether it gets a gradient.
+        outputs: the structure of the model's outputs.
+        added: the entries of the losses that calls add; their values are the last results of the program.
+    """
 
     def __init__(self) -> None:
         self.has_gradient: list[bool] = []
@@ -40,8 +45,8 @@ class Notes:
         self._record = Record()
         self._called: list[dict[str, Any]] = []
 
-    def take(self, record: Record, model: nn.Module) -> list[Tensor]:
-        """The losses in the record of a traced call, to be results of the program."""
+    def take_losses(self, record: Record, model: nn.Module) -> list[Tensor]:
+        """The losses that a traced call recorded, which become results of the program."""
         self._record, self.added = record, [entry for entry in record.losses if isinstance(entry.value, Tensor)]
         self._called = [vars(part) for part in model.modules() if vars(part).get("_record") is record]
         record.updates.clear()
@@ -49,8 +54,8 @@ class Notes:
             entry.inputs = None if entry.inputs is None else []
         return [entry.value for entry in self.added]
 
-    def show(self, values: Sequence[Tensor]) -> None:
-        """Let the layers that were called show these values of their losses."""
+    def show_losses(self, values: Sequence[Tensor]) -> None:
+        """Set the values of these losses after a run, so that `layer.losses` shows them."""
         for entry, value in zip(self.added, values, strict=True):
             entry.value = value
         for own in self._called:
@@ -69,7 +74,7 @@ class Compiler:
         sums: what the steps add to.
         wants_loss: whether each step returns its loss.
         wants_outputs: whether each step returns the model's outputs.
-        make: what compiles a step: `Program`, or `InductorProgram`.
+        make: the class of its programs: `Program`, or `InductorProgram`.
     """
 
     def __init__(
@@ -88,7 +93,7 @@ class Compiler:
 
     def train(self, kind: Hashable, batch: Batch) -> tuple[AnyProgram, Notes]:
         """The program of a training step whose update is of this kind."""
-        return self._program(lambda *given: self._train_on(kind, *given), batch)
+        return self._program(lambda *arguments: self._train_on(kind, *arguments), batch)
 
     def test(self, batch: Batch) -> tuple[AnyProgram, Notes]:
         """The program of a step without an update."""
@@ -100,18 +105,18 @@ class Compiler:
         static, rows = self._static(), rows_tensors()
         notes = Notes()
 
-        def function(*given: Tensor) -> list[Any]:
-            stands_for = {id(real): fake for real, fake in zip(static, given, strict=False)}
-            ours, of_rows = given[len(static) : len(given) - len(rows)], given[len(given) - len(rows) :]
-            parts = pytree.tree_unflatten(_filled(tensors, ours), structure)
+        def function(*arguments: Tensor) -> list[Any]:
+            fakes = {id(real): fake for real, fake in zip(static, arguments, strict=False)}
+            end = len(arguments) - len(rows)
+            parts = pytree.tree_unflatten(_with_tensors(tensors, arguments[len(static) : end]), structure)
             traced_batch = Batch(parts[0], parts[1], parts[2], batch.size)
-            with with_rows_tensors(of_rows), swapped(self._model, stands_for):
-                return body(stands_for, traced_batch, notes)
+            with with_rows_tensors(arguments[end:]), swapped(self._model, fakes):
+                return body(fakes, traced_batch, notes)
 
-        with without_side_effects(self._model, self._step.beside) as seen, records_kept(self._model):
-            program = self.make(seen.while_in(function), static, [*inputs, *rows])
-            seen.check(program.traced)
-        self._refuse_strays(program.captured, static)
+        with without_side_effects(self._model, self._step.extra_objects) as effects, records_kept(self._model):
+            program = self.make(effects.watching(function), static, [*inputs, *rows])
+            effects.check(program.traced)
+        self._refuse_captured_weights(program.captured, static)
         return program, notes
 
     def _static(self) -> list[Tensor]:
@@ -123,12 +128,12 @@ class Compiler:
             found += self._updater.numbers
         return list({id(tensor): tensor for tensor in found}.values())
 
-    def _refuse_strays(self, captured: Sequence[Tensor], static: Sequence[Tensor]) -> None:
-        """Refuse weights that the step reads but not as the model's: they would get no gradient and no update."""
+    def _refuse_captured_weights(self, captured: Sequence[Tensor], static: Sequence[Tensor]) -> None:
+        """NotTraceableError for weights that the step reads past the model: they would get no gradient."""
         held = [] if self._updater is None else self._updater.held
-        places = {_place(one) for one in (*static, *held) if one.requires_grad} - {0}
+        places = {_address(one) for one in (*static, *held) if one.requires_grad} - {0}
         for one in captured:
-            if _place(one) in places:
+            if _address(one) in places:
                 raise NotTraceableError(
                     f"a call reaches the weight of shape {tuple(one.shape)} by another way than an attribute of its "
                     "module, such as a list"
@@ -136,47 +141,47 @@ class Compiler:
 
     # --- what is traced --------------------------------------------------------------------------------------
 
-    def _train_on(self, kind: Hashable, of: dict[int, Tensor], batch: Batch, notes: Notes) -> list[Any]:
+    def _train_on(self, kind: Hashable, fakes: dict[int, Tensor], batch: Batch, notes: Notes) -> list[Any]:
         updater = self._updater
         assert updater is not None
-        sums = self._traced_sums(of)
-        numbers = [of[id(number)] for number in updater.numbers]
+        sums = self._traced_sums(fakes)
+        numbers = [fakes[id(number)] for number in updater.numbers]
         state = self._step.live_state(sums.metrics)
         state.scale_loss = lambda loss: updater.with_scale(loss, numbers)
         result = self._step.train(state, batch)
         gradients = {id(state.parameters[name]): gradient for name, gradient in result.gradients.items()}
-        weights = [of[id(weight)] for weight in updater.weights]
-        given = [gradients.get(id(weight)) for weight in weights]
-        notes.has_gradient = [one is not None for one in given]
+        weights = [fakes[id(weight)] for weight in updater.weights]
+        ordered = [gradients.get(id(weight)) for weight in weights]
+        notes.has_gradient = [one is not None for one in ordered]
         if not any(notes.has_gradient):
             raise NotTraceableError("no gradient reaches a weight")
-        slots = [{name: of[id(value)] for name, value in one.items()} for one in updater.slots]
+        slots = [{name: fakes[id(value)] for name, value in one.items()} for one in updater.slots]
         with torch.no_grad():
-            updater.play(kind, weights, given, slots, numbers)
+            updater.apply_update(kind, weights, ordered, slots, numbers)
             constraints.apply(self._model)
             self._run_updates(result.updates)
             sums.add((result.loss, *result.parts), result.logs, batch.size)
         return self._wanted(result, notes)
 
-    def _test_on(self, of: dict[int, Tensor], batch: Batch, notes: Notes) -> list[Any]:
-        sums = self._traced_sums(of)
+    def _test_on(self, fakes: dict[int, Tensor], batch: Batch, notes: Notes) -> list[Any]:
+        sums = self._traced_sums(fakes)
         state = State({}, sums.metrics)
         result = self._step.test(state, batch)
         with torch.no_grad():
             sums.add((result.loss, *result.parts), result.logs, batch.size)
         return self._wanted(result, notes)
 
-    def _traced_sums(self, of: dict[int, Tensor]) -> Sums:
-        metrics = [{name: of[id(value)] for name, value in one.items()} for one in self._sums.metrics]
-        return Sums([of[id(total)] for total in self._sums.losses], metrics)
+    def _traced_sums(self, fakes: dict[int, Tensor]) -> Sums:
+        metrics = [{name: fakes[id(value)] for name, value in one.items()} for one in self._sums.metrics]
+        return Sums([fakes[id(total)] for total in self._sums.losses], metrics)
 
     def _wanted(self, result: Result, notes: Notes) -> list[Any]:
         outputs, notes.outputs = pytree.tree_flatten(result.outputs)
-        added = notes.take(result.record, self._model)
+        added = notes.take_losses(result.record, self._model)
         return [*([result.loss] if self._wants_loss else []), *(outputs if self._wants_outputs else []), *added]
 
     def _adder(self, update: Any) -> str:
-        """The name of the layer whose call added an update."""
+        """The name of the layer whose call added an update; "?" if it is not known."""
         for part in self._model.modules():
             record = part.__dict__.get("_record")
             for entry in () if record is None else record.updates:
@@ -193,12 +198,12 @@ class Compiler:
         run_updates(updates)
 
 
-def _place(tensor: Tensor) -> int:
-    """Where a tensor's memory begins; 0 for one in several pieces."""
+def _address(tensor: Tensor) -> int:
+    """The address of a tensor's storage; 0 for a sparse tensor."""
     return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
 
 
-def _filled(template: Sequence[Any], tensors: Sequence[Tensor]) -> list[Any]:
-    """The template with its tensors replaced in order; None stays."""
+def _with_tensors(template: Sequence[Any], tensors: Sequence[Tensor]) -> list[Any]:
+    """The template with its tensors replaced, in order; None stays None."""
     source = iter(tensors)
     return [None if one is None else next(source) for one in template]

@@ -40,7 +40,7 @@ class Arrays:
         Args:
             batch_size: rows in a batch.
             shuffle: whether the rows come in a new order.
-            reuse: whether shuffled batches of one size are the same tensors, filled anew: for readers that keep none.
+            reuse: whether shuffled batches of one size are the same tensors, refilled: for callers that keep none.
         """
         if not shuffle:
             for start in range(0, self.rows, batch_size):
@@ -93,8 +93,8 @@ class Stream:
     """Batches from a DataLoader, a Dataset or a generator. A generator goes on where the last epoch stopped, unless its
     batches are kept.
 
-    `check` is called with each batch and where it stands ("batch 3") before it is given out, but not with one of a
-    generator that `peek` gave.
+    `check` is called with each batch and its number ("batch 3") before it is yielded, but not with the batch of a
+    generator that `peek` returned.
     """
 
     def __init__(self, source: Iterable[Any], prepare: Callable[[Any, str], Batch]):
@@ -102,13 +102,13 @@ class Stream:
         self._prepare = prepare
         self._once = iter(source) is source
         self._waiting: list[Batch] = []
-        self._first: Batch | None = None  # what `peek` gave
+        self._first: Batch | None = None  # what `peek` returned
         self._kept: list[Batch] | None = None
         self.check: Callable[[Batch, str], None] = lambda batch, where: None
         self._running = iter(source) if self._once else None
 
     def peek(self) -> Batch:
-        """The first batch, which `batches` still gives, also when it is asked again; ValueError if there is none."""
+        """The first batch, which `batches` still yields; the same at each call. ValueError if there is none."""
         if self._first is None:
             for item in self._running if self._running is not None else iter(self._source):
                 self._first = self._prepare(item, "batch 0")
@@ -120,7 +120,7 @@ class Stream:
         return self._first
 
     def keep(self) -> Stream:
-        """From now on the batches of a generator are kept, and each epoch begins with the first again."""
+        """Keep the batches of a generator from now on, so that each epoch starts with the first again."""
         if self._once:
             self._kept = []
         return self
@@ -136,7 +136,7 @@ class Stream:
             yield batch
 
     def _read(self, number: int = 0) -> Iterator[Batch]:
-        """What was not read yet, the next batch with this number."""
+        """The batches that were not read yet; the next one has this number."""
         number += len(self._waiting)
         while self._waiting:
             yield self._waiting.pop()
@@ -174,5 +174,5 @@ def _select(index: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _signed(tensor: torch.Tensor) -> torch.Tensor:
-    """The same memory; wide unsigned integers as signed ones, of which torch can select rows."""
+    """A view of wide unsigned integers as signed ones, of which torch can select rows; else the tensor itself."""
     return tensor.view(_SIGNED.get(tensor.dtype, tensor.dtype))

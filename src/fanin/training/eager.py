@@ -16,7 +16,7 @@ from fanin.weights import CONSTRAINTS, each_fact
 def train_eagerly(step: Step, state: State, optimizer: Any, batch: Batch) -> Result:
     """One step on the model's own tensors: loss and gradients, the optimizer's update, constraints.
 
-    It trains in inference mode, and on tensors from there, as programs do. The caller holds the model's lock.
+    It also works in inference mode, and on tensors from there, as programs do. The caller holds the model's lock.
     """
     with torch.inference_mode(False):
         batch = Batch(*(pytree.tree_map(_outside_inference, part) for part in batch))
@@ -26,8 +26,8 @@ def train_eagerly(step: Step, state: State, optimizer: Any, batch: Batch) -> Res
             state.scale_loss = optimizer.scale_loss
             result = step.train(state, batch)
             found = [(state.parameters[name], gradient) for name, gradient in result.gradients.items()]
-            given = [(weight, left) for weight, one in found if (left := _as_hooks_leave_it(weight, one)) is not None]
-            optimizer.apply([weight for weight, _ in given], [gradient for _, gradient in given])
+            pairs = [(weight, final) for weight, one in found if (final := _after_hooks(weight, one)) is not None]
+            optimizer.apply([weight for weight, _ in pairs], [gradient for _, gradient in pairs])
         model = step.objective.model
         if any(True for _ in each_fact(model, CONSTRAINTS)):
             constraints.apply(model)
@@ -35,9 +35,9 @@ def train_eagerly(step: Step, state: State, optimizer: Any, batch: Batch) -> Res
 
 
 def _torch_step(step: Step, state: State, optimizer: torch.optim.Optimizer, batch: Batch) -> Result:
-    """A torch optimizer steps outside, on `.grad`; one like LBFGS may ask for the step several times.
+    """The step with a torch optimizer, which reads `.grad`; LBFGS evaluates the closure several times.
 
-    It may have weights that the model has not, but that the loss depends on: they train too.
+    Weights that the optimizer holds but the model does not, on which the loss may depend, train too.
     """
     known = {id(parameter) for parameter in state.parameters.values()}
     held = [weight for group in optimizer.param_groups for weight in group["params"] if id(weight) not in known]
@@ -62,22 +62,22 @@ def _torch_step(step: Step, state: State, optimizer: torch.optim.Optimizer, batc
 
 
 def _outside_inference(leaf: Any) -> Any:
-    """A tensor that autograd can keep; all else as it is."""
+    """A clone of an inference tensor, which autograd can save; everything else as it is."""
     return leaf.clone() if isinstance(leaf, torch.Tensor) and leaf.is_inference() else leaf
 
 
-def _as_hooks_leave_it(weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor | None:
+def _after_hooks(weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor | None:
     """The gradient of a weight after the functions of `register_post_accumulate_grad_hook`."""
     if not getattr(weight, "_post_accumulate_grad_hooks", None):
         return gradient
     weight.grad = gradient
     _run_hooks(weight)
-    left, weight.grad = weight.grad, None
-    return left
+    final, weight.grad = weight.grad, None
+    return final
 
 
 def _run_hooks(weight: torch.Tensor) -> None:
-    """Call them, as `backward` does: they read and change `weight.grad`, and may take it away."""
+    """Call a weight's hooks, as `backward` does: they read, change or delete `weight.grad`."""
     hooks = getattr(weight, "_post_accumulate_grad_hooks", None)
     if hooks and weight.grad is not None:
         for hook in tuple(hooks.values()):

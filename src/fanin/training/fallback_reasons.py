@@ -11,23 +11,23 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 
 
 def reason_for(error: Exception) -> str:
-    """What went wrong, in which layer, and at which line of the user's code."""
-    own_layer, layer, place = "", "", ""
+    """A sentence: in which layer and at which line of the user's code tracing failed, and why."""
+    user_layer, layer, place = "", "", ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         name = frame.f_globals.get("__name__", "")
-        is_own = name.partition(".")[0] not in ("torch", "fanin", "contextlib")
+        is_user_code = name.partition(".")[0] not in ("torch", "fanin", "contextlib")
         owner = frame.f_locals.get("self")
         is_call = frame.f_code.co_name in ("call", "forward") and not name.startswith("fanin.training")
-        if isinstance(owner, nn.Module) and (is_own or is_call):
+        if isinstance(owner, nn.Module) and (is_user_code or is_call):
             layer = f"layer {getattr(owner, 'name', '') or type(owner).__name__!r} "
-            own_layer = layer if is_own else own_layer
-        if is_own and not frame.f_code.co_filename.startswith("<"):
+            user_layer = layer if is_user_code else user_layer
+        if is_user_code and not frame.f_code.co_filename.startswith("<"):
             place = f" (line {line} of {frame.f_code.co_filename})"
-    return f"{own_layer or layer}cannot be compiled{place}: {_in_words(error)}"
+    return f"{user_layer or layer}cannot be compiled{place}: {_in_words(error)}"
 
 
 def _in_words(error: Exception) -> str:
-    """The first line of a message; torch's own about values and shapes name an operation that nobody wrote."""
+    """The first line of a message; torch's own about values and shapes name operations that the user does not know."""
     text = str(error).strip().splitlines()
     if isinstance(error, DataDependentOutputException):
         return "it asks a tensor for its value, as float(x), x.item() and `if x > 0:` do"
@@ -36,7 +36,7 @@ def _in_words(error: Exception) -> str:
     return f"{type(error).__name__}: {text[0] if text else ''}"
 
 
-def warn_of(reason: str, advice: str) -> None:
+def warn_of_fallback(reason: str, advice: str) -> None:
     """Warn that a step runs eagerly, at the line of the user's code that trains."""
     level, frame = 1, inspect.currentframe()
     while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "fanin":

@@ -1,4 +1,4 @@
-"""Locks of modules: while a thread traces a module, which puts other tensors into its parts, others leave those alone.
+"""Locks of modules: while one thread traces a module, with fake tensors as its weights, other threads must not use it.
 
 Modules that share a part exclude each other, as an autoencoder and the model that is its first half.
 """
@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-_locks: WeakKeyDictionary[nn.Module, tuple[int, Any]] = WeakKeyDictionary()  # of each part: when it was made, the lock
+_locks: WeakKeyDictionary[nn.Module, tuple[int, Any]] = WeakKeyDictionary()  # part -> (age of the lock, the lock)
 _ages = count()
 _making = threading.Lock()
 

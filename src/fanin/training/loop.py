@@ -18,7 +18,7 @@ from fanin.training import predict_loop, preparation
 from fanin.training.compiled import Compiled
 from fanin.training.data import Arrays, Batch
 from fanin.training.denormals import flush_denormals
-from fanin.training.nested import a_pass
+from fanin.training.nested import nestable
 from fanin.training.prediction import Prediction
 from fanin.training.progress import Progress
 from fanin.training.trainer import Trainer, overrides
@@ -26,7 +26,7 @@ from fanin.training.trainer import Trainer, overrides
 Logs = dict[str, float]
 
 
-@a_pass
+@nestable
 def fit(
     model: Any, compiled: Compiled, x: Any, y: Any, *, batch_size: int | None, epochs: int, verbose: Any,
     callbacks: Any, validation_split: float, validation_data: Any, shuffle: bool, class_weight: Any, sample_weight: Any,
@@ -112,7 +112,7 @@ def _train_epoch(trainer: Trainer, source: Iterator[Batch], hooks: CallbackList,
     return trainer.logs()
 
 
-@a_pass
+@nestable
 def evaluate(
     model: Any, compiled: Compiled, x: Any, y: Any, *, batch_size: int | None, verbose: Any, sample_weight: Any,
     steps: int | None, callbacks: Any,
@@ -192,7 +192,7 @@ def predict(
 # --- one batch ----------------------------------------------------------------------------------------------
 
 
-@a_pass
+@nestable
 def train_on_batch(model: Any, compiled: Compiled, x: Any, y: Any, sample_weight: Any, class_weight: Any) -> Logs:
     """One step; see `Model.train_on_batch`."""
     data = preparation.reader(model, class_weight).arrays(x, y, sample_weight)
@@ -204,7 +204,7 @@ def train_on_batch(model: Any, compiled: Compiled, x: Any, y: Any, sample_weight
     return trainer.logs()
 
 
-@a_pass
+@nestable
 def test_on_batch(model: Any, compiled: Compiled, x: Any, y: Any, sample_weight: Any) -> Logs:
     """Loss and metrics on one batch; see `Model.test_on_batch`."""
     data = preparation.reader(model).arrays(x, y, sample_weight)

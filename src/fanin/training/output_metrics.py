@@ -1,4 +1,4 @@
-"""The metrics of a model's outputs: how they count a batch, and what they show."""
+"""The metrics of a model's outputs: updated by a batch, and their results by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class OutputMetrics:
         outputs: with their metrics.
         names: of the metrics in histories, those without sample weights first.
 
-    Steps keep sums, one `Variables` for each metric; a metric that they cannot carry keeps its own state, and has {}.
+    Steps keep sums, one `Variables` for each metric; a metric that is not traceable keeps its own state, and has {}.
     """
 
     def __init__(self, outputs: list[Output], names: list[str]):
@@ -28,7 +28,7 @@ class OutputMetrics:
 
     @property
     def keeps_own_states(self) -> bool:
-        """Whether there are metrics that a compiled step cannot carry: `measure_own` counts for them."""
+        """Whether there are metrics that are not traceable, which `measure_own` updates."""
         return any(not metric.traceable for metric in self.metrics)
 
     def new_sums(self, device: torch.device | None = None) -> list[Variables]:
@@ -48,13 +48,13 @@ class OutputMetrics:
         ]
 
     def measure_own(self, y: Any, outputs: Any, weight: Any) -> None:
-        """Count one batch in the metrics that keep their own state."""
+        """Update the metrics that keep their own state with one batch."""
         for metric, target, output, sample_weight in self._counted(y, outputs, weight):
             if not metric.traceable:
                 metric.update_state(target, output, sample_weight)
 
     def update_states(self, y: Any, outputs: Any, weight: Any) -> None:
-        """Count one batch in the metrics themselves, for a step that keeps no sums."""
+        """Update the state of all metrics with one batch, for a step that keeps no sums."""
         before = [metric.state if metric.traceable else {} for metric in self.metrics]
         with torch.no_grad():
             after = self.measure(before, y, outputs, weight)
@@ -62,13 +62,13 @@ class OutputMetrics:
         self.hand_over(after)
 
     def hand_over(self, sums: list[Variables]) -> None:
-        """Let metrics have these sums as their state: what steps add there, they show."""
+        """Make these sums the state of the metrics, so that their results show what steps add."""
         for metric, variables in zip(self.metrics, sums, strict=False):
             if metric.traceable:
                 metric.state = variables
 
     def results_of(self, metric: Any, sums: list[Variables], shown: Container[str] = ()) -> dict[str, Any]:
-        """What a metric shows, by name; one that stands in several places, for the first of them that `shown` lacks."""
+        """The result of a metric, by name; of one that was given twice, for the first name that `shown` lacks."""
         places = [place for place, one in enumerate(self.metrics) if one is metric]
         place = next((one for one in places if self.names[one] not in shown), places[-1] if places else None)
         has_sums = len(places) > 1 and metric.traceable and bool(sums)

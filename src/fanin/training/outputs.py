@@ -28,7 +28,7 @@ class Output:
 
     Attributes:
         name: the key or the layer's name; None for the only one.
-        path: where it stands in what the model returns: () or ("price",) or (0, 1).
+        path: its position in what the model returns: () or ("price",) or (0, 1).
         loss: its loss, or None.
         factor: its loss weight, or None.
         plain, weighted: its metrics, without and with sample weights.
@@ -42,7 +42,7 @@ class Output:
     weighted: list[Any] = field(default_factory=list)
 
     def pick(self, outputs: Any) -> Any:
-        """This output out of what the model returned."""
+        """This output, from all that the model returned."""
         for step in self.path:
             outputs = outputs[step]
         return outputs
@@ -139,7 +139,7 @@ def choose(outputs: list[Output], values: Any, what: str, needed: bool) -> list[
 
 
 def _at(values: Mapping[Any, Any], output: Output) -> Any:
-    """The entry for an output: by its name, or where it stands in what the model returns."""
+    """The entry for an output: by its name, or by its path."""
     named = values.get(output.name)
     if named is not None and not isinstance(named, (Mapping, list, tuple)):
         return named

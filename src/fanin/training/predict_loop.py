@@ -1,4 +1,4 @@
-"""The loop of `predict`: batches of rows go in, and each batch's outputs are written where they stay."""
+"""The loop of `predict`: each batch's outputs are written straight into the arrays that are returned."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from fanin.training.prediction import TILE, Prediction
 from fanin.training.progress import Progress
 
 Array = np.ndarray[Any, Any]
-_WORTH_A_LOOK = 8192  # rows; below, to find out takes longer than it saves
+_LEAST_ROWS = 8192  # below, finding out takes longer than it saves
 
 
 def rows_of_a_run(prediction: Prediction, data: Arrays | Stream, batch_size: int, is_free: bool) -> int:
-    """Rows to work on at once: `batch_size`, or what suits the caches where any number of rows gives the same.
+    """Rows in one run: `batch_size`, or as many as suit the caches, if the model works row by row.
 
     Args:
         prediction: what is run.
         data: all rows.
         batch_size: the most rows that were asked for.
-        is_free: whether nobody asked, so that it may be more.
+        is_free: whether none were asked for: then it may be more.
     """
-    most = data.rows if isinstance(data, Arrays) else 0
-    if (most if is_free else min(most, batch_size)) < _WORTH_A_LOOK:
+    total = data.rows if isinstance(data, Arrays) else 0
+    if (total if is_free else min(total, batch_size)) < _LEAST_ROWS:
         return batch_size
     assert isinstance(data, Arrays)
     home = device_of(prediction.module)
@@ -45,7 +45,7 @@ def rows_of_a_run(prediction: Prediction, data: Arrays | Stream, batch_size: int
 
 
 class Outputs:
-    """Where outputs are collected: one array for each, of all rows if their number is known, else batch by batch."""
+    """Collects the outputs: in one array for each, if the number of rows is known, else batch by batch."""
 
     def __init__(self, rows: int | None, out: Any):
         self._rows, self._given = rows, out
@@ -54,18 +54,18 @@ class Outputs:
         self._structure: Any = None
         self._done = 0
 
-    def places(self, shapes: list[Tensor], structure: Any, rows: int) -> list[Tensor] | None:
-        """Memory for the next `rows` rows of outputs like these; None if it is not known where they will go."""
+    def slices(self, shapes: list[Tensor], structure: Any, rows: int) -> list[Tensor] | None:
+        """The slices of the arrays for the next `rows` rows, as tensors; None if outputs cannot be written there."""
         if self._arrays is None:
             self._arrays = self._make(shapes, structure)
         if not self._arrays or any(one.dtype == torch.bfloat16 for one in shapes):
             return None
-        if any(min(array.strides, default=0) < 0 for array in self._arrays):  # which torch does not take
+        if any(min(array.strides, default=0) < 0 for array in self._arrays):  # torch has no negative strides
             return None
         return [torch.from_numpy(array[self._done : self._done + rows]) for array in self._arrays]
 
     def add(self, outputs: Any, rows: int, is_written: bool) -> None:
-        """The outputs of a batch, which may be in their place already."""
+        """Add the outputs of a batch; `is_written` if they are in the slices already."""
         if not is_written:
             found, structure = pytree.tree_flatten(tree_map(to_numpy, outputs))
             if self._arrays is None:
@@ -142,32 +142,32 @@ def run(
 
 
 def _one_batch(prediction: Prediction | Tiled, x: Any, rows: int, found: Outputs) -> tuple[Any, bool]:
-    known = prediction.program(x)
-    if known is not None:
-        program, structure = known
-        places = found.places(program.results, structure, rows)
-        if places is not None and _fit(program.results, places):
+    compiled = prediction.program(x)
+    if compiled is not None:
+        program, structure = compiled
+        slices = found.slices(program.results, structure, rows)
+        if slices is not None and _fit(program.results, slices):
             try:
-                program.run_into([*pytree.tree_leaves(x), *rows_tensors()], places)
+                program.run_into([*pytree.tree_leaves(x), *rows_tensors()], slices)
             except IndexError:
-                return prediction.eager(x), False  # which names the layer
-            return pytree.tree_unflatten(places, structure), True
+                return prediction.eager(x), False  # its message names the layer
+            return pytree.tree_unflatten(slices, structure), True
     return prediction(x), False
 
 
-def _fit(results: list[Tensor], places: list[Tensor]) -> bool:
-    """Whether a program can write its results there: numpy's memory is the CPU's."""
+def _fit(results: list[Tensor], slices: list[Tensor]) -> bool:
+    """Whether a program can write its results into these slices, which are on the CPU."""
     return all(
-        result.shape == place.shape and result.device == place.device
-        for result, place in zip(results, places, strict=True)
+        result.shape == target.shape and result.device == target.device
+        for result, target in zip(results, slices, strict=True)
     )
 
 
 class Tiled:
-    """A prediction worked out for a fixed number of rows at a time, the last ones filled up with copies of a row.
+    """Deterministic prediction, in tiles of a fixed number of rows; the last tile is padded with copies of a row.
 
-    The same program then works on every row, so a row does not depend on its batch; nor on its place in the tile, which
-    is tried with equal rows. Where products treat places differently, each row goes by itself.
+    The same program then computes every row, so a row's outputs do not depend on its batch; nor on its position in the
+    tile, which is tried with equal rows. Where they do, each row is computed by itself.
     """
 
     def __init__(self, prediction: Prediction):
@@ -175,7 +175,7 @@ class Tiled:
         self._prediction = prediction
 
     def program(self, x: Any) -> None:
-        """None: a batch of any size is several runs."""
+        """None: a batch takes several runs, not one program."""
 
     def __call__(self, x: Any) -> Any:
         """The outputs for tensors, as new tensors."""
@@ -184,7 +184,7 @@ class Tiled:
         parts = []
         for start in range(0, rows, tile):
             size = min(tile, rows - start)
-            part = pytree.tree_map(lambda leaf: _filled(leaf[start : start + tile], tile), x)  # noqa: B023
+            part = pytree.tree_map(lambda leaf: _padded(leaf[start : start + tile], tile), x)  # noqa: B023
             outputs = self._prediction(part)
             parts.append(pytree.tree_map(lambda leaf: leaf[:size], outputs))  # noqa: B023
         columns = [pytree.tree_leaves(part) for part in parts]
@@ -205,7 +205,7 @@ class Tiled:
         return all(bool((one == one[:1]).all()) for one in pytree.tree_leaves(outputs))
 
 
-def _filled(rows: Tensor, tile: int) -> Tensor:
-    """So many rows, in new memory: where memory begins can change bits, too."""
+def _padded(rows: Tensor, tile: int) -> Tensor:
+    """The rows padded to a tile, in new memory: the alignment of memory can change bits, too."""
     missing = tile - rows.shape[0]
     return torch.cat([rows, rows[:1].expand(missing, *rows.shape[1:])])

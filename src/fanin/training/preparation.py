@@ -1,4 +1,4 @@
-"""What comes before a pass over data: arguments checked, data read, the model built, targets looked at."""
+"""Before a pass over data: check arguments, read the data, build the model, check the targets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def reader(
     model: Any, class_weight: Any = None, batch_size: int = 32, shuffle: bool = False, finite: bool = True,
     stays: bool = True,
 ) -> Reader:  # fmt: skip
-    """A reader for the data of a model: onto its device, where it stays; data that is read once goes batch by batch."""
+    """A reader for a model: data that stays goes to the model's device at once, other data batch by batch."""
     device = device_of(model)
     home = device if stays or device.type == "cpu" else None
     return Reader(model.dtype_policy.variable, home, class_weight, finite, batch_size, shuffle)
@@ -51,7 +51,7 @@ def validates(frequency: Any) -> Callable[[int], bool]:
 
 
 def trainer(model: Any, compiled: Compiled, data: Arrays | Stream, name: str, trains: bool = False) -> Trainer:
-    """Build the model for the data's shape, settle the metrics, and check the targets before anything is trained."""
+    """Build the model for the data's shape, bind losses and metrics, and check the targets; returns the trainer."""
     model._see_all_children()
     x, y = (data.x, data.y) if isinstance(data, Arrays) else data.peek()[:2]
     if trains and not compiled.has_optimizer and not overrides(model, "train_step"):
@@ -68,7 +68,7 @@ def trainer(model: Any, compiled: Compiled, data: Arrays | Stream, name: str, tr
     try:
         with lock_of(model):
             output_shape = _output_shape(model, x)
-    except NotImplementedError:  # no call: the model's own step may do without
+    except NotImplementedError:  # it has no `call`, which its own step may not need
         if not overrides(model, "train_step"):
             raise
         return Trainer(model, compiled, None)
@@ -96,7 +96,7 @@ def _check_weights(model: Any, optimizer: Any) -> None:
 
 
 def _output_shape(model: Any, x: Any) -> Any:
-    """The shapes of the outputs for this data; a `call` that decides by values is run on the first rows."""
+    """The shapes of the outputs for this data; if the model cannot tell, it is run on the first rows."""
     try:
         return model.compute_output_shape(tree_map(lambda leaf: (None, *leaf.shape[1:]), x))
     except ValueError:
@@ -108,10 +108,10 @@ def _output_shape(model: Any, x: Any) -> Any:
 
 
 def check_targets(compiled: Compiled, data: Arrays | Stream, name: str) -> None:
-    """DataError for targets that cannot be learned: at once, or of a stream when they come."""
+    """DataError for targets that cannot be learned: now, or for a stream when they are read."""
     if isinstance(data, Arrays):
         compiled.check_targets(data.y, name)
-    else:  # `peek` has prepared the first batch; every later one is looked at when it comes
+    else:  # `peek` has read the first batch; later ones are checked when they are read
         data.check = lambda batch, where: compiled.check_targets(batch.y, f"{where}: {name}")
         data.check(data.peek(), "batch 0")
 
@@ -125,7 +125,7 @@ def batches(
 
 
 def batches_once(model: Any, data: Arrays | Stream, batch_size: int, steps: int | None) -> Iterator[Batch]:
-    """The batches of data that was left where it is, each moved to the model."""
+    """The batches of data that was not moved beforehand, each moved to the model's device."""
     found, device = batches(data, batch_size, False, steps), device_of(model)
     return found if device.type == "cpu" else on_device(found, device)
 

@@ -11,49 +11,49 @@ from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 T = TypeVar("T")
-_AT_ONCE = 8  # kinds that get a program when they come first; later ones when they come again
-_MOST_PROGRAMS = 32  # kept: those used last
-_MOST_DROPPED = 32  # after so many that had to go, no more are made
+_MADE_AT_ONCE = 8  # so many kinds get a program at their first call; later ones at their second
+_MOST_PROGRAMS = 32  # kept: the most recently used
+_MOST_EVICTED = 32  # after so many evictions, no more programs are made
 
 
 class ProgramCache(OrderedDict[Hashable, T | None]):
-    """Kind -> program, or None where there can be none.
+    """An LRU cache: kind of call -> program, or None for a kind that cannot be compiled.
 
     Args:
-        is_patient: whether a kind may wait for its program, as there is an eager way.
+        is_patient: whether `find` may return None for a new kind, which then runs eagerly.
     """
 
-    def __init__(self, is_patient: bool = True):
+    def __init__(self, may_defer: bool = True):
         super().__init__()
-        self._is_patient = is_patient
-        self._seen: set[Hashable] = set()
-        self._dropped = 0
+        self._may_defer = may_defer
+        self._deferred: set[Hashable] = set()
+        self._evicted = 0
 
     def find(self, kind: Hashable, make: Callable[[], T | None]) -> T | None:
-        """The program of this kind, made now if it is worth it; else None."""
+        """The program of this kind, made now if it is worth it; None where the call has to run eagerly."""
         if kind in self:
             self.move_to_end(kind)
-        elif self._waits(kind):
+        elif self._is_deferred(kind):
             return None
         else:
             self[kind] = make()
             if len(self) > _MOST_PROGRAMS:
                 self.popitem(last=False)
-                self._dropped += 1
+                self._evicted += 1
         return self[kind]
 
-    def _waits(self, kind: Hashable) -> bool:
-        if not self._is_patient or len(self) < _AT_ONCE:
+    def _is_deferred(self, kind: Hashable) -> bool:
+        if not self._may_defer or len(self) < _MADE_AT_ONCE:
             return False
-        if self._dropped >= _MOST_DROPPED:
+        if self._evicted >= _MOST_EVICTED:
             return True
-        is_new = kind not in self._seen
-        if is_new and len(self._seen) < _MOST_PROGRAMS * _MOST_PROGRAMS:
-            self._seen.add(kind)
+        is_new = kind not in self._deferred
+        if is_new and len(self._deferred) < _MOST_PROGRAMS * _MOST_PROGRAMS:
+            self._deferred.add(kind)
         return is_new
 
     def clear(self) -> None:
         """Forget all kinds."""
         super().clear()
-        self._seen.clear()
-        self._dropped = 0
+        self._deferred.clear()
+        self._evicted = 0

@@ -1,4 +1,4 @@
-"""What the user sees of training: a bar in a terminal, plain lines elsewhere."""
+"""The progress of a pass: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Progress:
             self._task = self._bar.add_task(title, total=steps, numbers="")
 
     def advance(self, logs: Callable[[], Logs]) -> None:
-        """One step is done. `logs` is only called when the bar is drawn, a few times a second."""
+        """Count a step. `logs` is only called when the bar is drawn, a few times a second."""
         self._step += 1
         now = time.perf_counter()
         if self._bar is not None and now - self._last >= _REFRESH_SECONDS:
@@ -59,7 +59,7 @@ class Progress:
             self._bar.update(self._task, completed=self._step, numbers=shown(logs()))
 
     def end(self, logs: Logs) -> None:
-        """The pass is over: its last numbers."""
+        """Show the last numbers of a finished pass."""
         seconds = time.perf_counter() - self._started
         if self._bar is not None:
             self._bar.update(self._task, completed=self._step, total=self._step, numbers=shown(logs))
@@ -69,7 +69,7 @@ class Progress:
             print(f"{self._title} - {self._step} steps - {seconds:.1f} s{numbers}", flush=True)
 
     def close(self) -> None:
-        """Leave the terminal as it was, also after an error."""
+        """Stop the bar, also after an error."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -1,4 +1,4 @@
-"""What `fit`, `evaluate` and `predict` are given, as data: read, cast, and checked before anything is trained."""
+"""Reads the data arguments of `fit`, `evaluate` and `predict`: casts and checks them before anything is trained."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from fanin.graph.tree import leaves
 from fanin.layers.base.convert import as_tensor, checked_cast
 from fanin.training.data import Arrays, Batch, Stream
 
-_CHUNK = 1 << 22  # numbers looked at together in the search for NaN
+_CHUNK = 1 << 22  # numbers checked at once for NaN
 
 
 class Reader:
-    """Turns what `fit`, `evaluate` and `predict` are given into Arrays or a Stream.
+    """Turns the data arguments of `fit`, `evaluate` and `predict` into Arrays or a Stream.
 
     Args:
         dtype: floats become this dtype; integers stay.
-        device: where the data goes; None for where it is, for data that is read once.
+        device: where arrays are moved; None leaves them where they are.
         class_weight: class -> weight of its rows.
         finite: whether NaN and Inf are refused.
         batch_size: for a Dataset.
@@ -171,7 +171,7 @@ def check_finite(tensor: torch.Tensor, name: str) -> None:
     """DataError that names the first row with NaN or Inf, if there is one."""
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return
-    if all(map(torch.isfinite, torch.aminmax(tensor))):  # NaN comes through: one look at all, without memory of its own
+    if all(map(torch.isfinite, torch.aminmax(tensor))):  # aminmax propagates NaN; it is one pass without a temporary
         return
     step = max(1, _CHUNK * tensor.shape[0] // tensor.numel())
     for start in range(0, tensor.shape[0], step):

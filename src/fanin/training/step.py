@@ -1,7 +1,6 @@
-"""What one training step computes, as one function of state and batch.
+"""What one training step computes, as one function of state and batch, which is what gets compiled.
 
-This is the function that is compiled. It knows one model and one loss; besides its results, only the model's buffers
-change, in place.
+It knows one model and one loss. Its only side effect is that the model's buffers change, in place.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ Loss = Callable[[Any, Any, Any], tuple[torch.Tensor | None, list[torch.Tensor]]]
 
 @dataclass
 class State:
-    """What a step reads.
+    """The tensors that a step reads, besides those in the model.
 
     Attributes:
         parameters: name -> tensor; those with `requires_grad` get a gradient.
         metrics: the running sums of each metric.
-        scale_loss: what makes of a loss the scalar that gradients are taken of; None for the loss itself.
+        scale_loss: loss -> the scalar that gradients are taken of; None for the loss itself.
     """
 
     parameters: Variables
@@ -49,7 +48,7 @@ class Result:
         logs: the new running sums of each metric.
         outputs: what the model returned.
         updates: the updates that the call added, to run after the optimizer's.
-        record: what the call added.
+        record: the losses and updates that the call added.
     """
 
     loss: torch.Tensor
@@ -72,15 +71,15 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor], Any, Record]:
         """The loss, plus what layers added, plus the penalties on weights."""
         if self.loss is None:
-            return self._by_model(batch)
+            return self._by_compute_loss(batch)
         with collect_losses() as record:
             outputs = self.model(batch.x)
         first, parts = self.loss(batch.y, outputs, batch.weight)
         added = [*(entry.value for entry in record.losses), *regularizers.penalties(self.model)]
         return sum_of_losses(first, added), parts, outputs, record
 
-    def _by_model(self, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor], Any, Record]:
-        """As the model's own `compute_loss` says, which covers penalties too."""
+    def _by_compute_loss(self, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor], Any, Record]:
+        """By the model's own `compute_loss`, which includes penalties."""
         with collect_losses() as record:
             outputs = self.model(batch.x)
             compute_loss: Any = self.model.compute_loss
@@ -114,7 +113,7 @@ class Step:
         loss: (y, outputs, sample weights) -> scalar (None without a loss of its own), and the loss of each output
             where there are several; None for a model with a `compute_loss` of its own.
         measure: (metric sums, y, outputs, sample weights) -> new sums.
-        beside: objects other than the model whose attributes these read.
+        extra_objects: other objects whose attributes the step depends on.
     """
 
     def __init__(
@@ -122,19 +121,19 @@ class Step:
         model: nn.Module,
         loss: Loss | None,
         measure: Callable[..., list[Variables]],
-        beside: Sequence[Any] = (),
+        extra_objects: Sequence[Any] = (),
     ):
         self.objective = Objective(model, loss)
         self.measure = measure
-        self.beside = beside
+        self.extra_objects = extra_objects
 
     def live_state(self, metrics: list[Variables]) -> State:
-        """The state that the model holds now: its own tensors, not copies."""
+        """The state with the model's own parameters, not copies."""
         return State(dict(self.objective.model.named_parameters()), metrics)
 
     def train(self, state: State, batch: Batch) -> Result:
         """Loss, gradients and new metric sums for one batch; the model's buffers change in place."""
-        # A layer that no call has reached yet has weights without a shape.
+        # Lazy weights, of layers that were never called, have no shape yet.
         trained = {name: one for name, one in state.parameters.items() if one.requires_grad and not is_lazy(one)}
         with torch.enable_grad():
             total, parts, outputs, record = self.objective(batch)

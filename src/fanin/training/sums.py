@@ -1,4 +1,4 @@
-"""What a pass adds up: losses, and the sums of metrics."""
+"""The running sums of a pass over data: of losses and of metrics."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from fanin.training.step import Variables
 
 
 class Sums:
-    """What a pass adds up, in tensors that every step of the pass changes in place: losses, times rows, and metrics.
+    """The running sums of a pass, in tensors that every step changes in place.
 
-    `rows` is the number of rows that are in the losses; who runs the steps counts them.
+    Attributes:
+        losses: the sum of each loss, weighted by the rows of the batches.
+        metrics: the sums of each metric.
+        rows: the number of rows in the sums of losses, counted by the caller.
     """
 
     def __init__(self, losses: list[Tensor], metrics: list[Variables]):
@@ -24,15 +27,15 @@ class Sums:
 
     @classmethod
     def new(cls, losses: int, metrics: list[Variables], device: torch.device | None) -> Sums:
-        """Sums of 0 for so many losses, and of these metrics."""
+        """Zero sums for so many losses, and these sums of metrics."""
         return cls([torch.zeros((), dtype=widest_float(device), device=device) for _ in range(losses)], metrics)
 
     def tensors(self) -> list[Tensor]:
-        """All of them."""
+        """All sums."""
         return [*self.losses, *(value for variables in self.metrics for value in variables.values())]
 
     def restart(self, metrics: list[Variables]) -> None:
-        """Begin a pass: losses are 0, metrics as given."""
+        """Start a new pass in the same tensors: losses become 0, metrics take these values."""
         self.forget_losses()
         with torch.no_grad():
             for old, new in zip(self.metrics, metrics, strict=True):
@@ -40,7 +43,7 @@ class Sums:
                     value.copy_(new[name])
 
     def forget_losses(self) -> None:
-        """Losses are 0 again."""
+        """Set the losses to 0."""
         self.rows = 0
         with torch.no_grad():
             for total in self.losses:
@@ -51,7 +54,7 @@ class Sums:
         return [total / max(self.rows, 1) for total in self.losses]
 
     def fits(self, others: Sums) -> bool:
-        """Whether those are sums of the same kind, on the same device."""
+        """Whether both have the same metrics, shapes, dtypes and devices."""
         return self._kinds() == others._kinds()
 
     def _kinds(self) -> list[Any]:
@@ -59,7 +62,7 @@ class Sums:
         return [names, *((one.shape, one.dtype, one.device) for one in self.tensors())]
 
     def add(self, losses: Sequence[Tensor], metrics: list[Variables], rows: int) -> None:
-        """Add what a step gave: its losses, each the mean of so many rows, and the new sums of the metrics."""
+        """Add the losses of a step, each the mean of so many rows, and take the new sums of the metrics."""
         for total, value in zip(self.losses, losses, strict=False):
             total.add_(value.detach(), alpha=rows)
         for old, new in zip(self.metrics, metrics, strict=True):

@@ -1,6 +1,6 @@
-"""Other tensors in a module's places, for as long as a block runs.
+"""Other tensors as a module's parameters and buffers, inside a block.
 
-As `torch.func.functional_call`, which leaves the other tensors in a part that is reached by two names.
+Unlike `torch.func.functional_call`, it also restores a part that has two names.
 """
 
 from __future__ import annotations
@@ -14,49 +14,54 @@ from torch import Tensor, nn
 
 from fanin.errors import NotTraceableError
 
-Place = tuple[dict[str, Any], str, Tensor]
+Entry = tuple[dict[str, Any], str, Tensor]
 
 
 @contextmanager
-def swapped(module: nn.Module, stands_in: Mapping[int, Tensor]) -> Iterator[None]:
-    """Inside the block, `stands_in[id(t)]` stands wherever the module has the parameter or buffer t.
+def swapped(module: nn.Module, replacements: Mapping[int, Tensor]) -> Iterator[None]:
+    """Inside the block, the module has `replacements[id(t)]` in place of each parameter or buffer t.
 
-    A buffer that the block assigns anew (`self.mean = ...`) is written into its stand-in at the end: NotTraceableError
-    where that is not the same, as for another shape.
+    A new value that the block assigns to a buffer (`self.mean = ...`) is copied into its replacement at the end:
+    NotTraceableError where that is not possible, as for another shape.
     """
-    places = [
+    entries = [
         (cast(dict[str, Any], registry), name, tensor)
         for part in module.modules()
         for registry in (part._parameters, part._buffers)
         for name, tensor in registry.items()
-        if tensor is not None and id(tensor) in stands_in
+        if tensor is not None and id(tensor) in replacements
     ]
-    for registry, name, tensor in places:
-        registry[name] = stands_in[id(tensor)]
+    for registry, name, tensor in entries:
+        registry[name] = replacements[id(tensor)]
     try:
         yield
-        _take_over(places, stands_in)
+        _write_assigned(entries, replacements)
     finally:
-        for registry, name, tensor in places:
+        for registry, name, tensor in entries:
             registry[name] = tensor
 
 
-def _take_over(places: list[Place], stands_in: Mapping[int, Tensor]) -> None:
-    """Write what was assigned into the stand-ins; all values are taken first, as buffers may have changed places."""
-    owners = [id(tensor) for _, _, tensor in places]
-    memory = {one.untyped_storage()._cdata for one in stands_in.values() if one.layout == torch.strided}
+def _write_assigned(entries: list[Entry], replacements: Mapping[int, Tensor]) -> None:
+    """Copy assigned values into the replacements; aliased ones are cloned first, as buffers may have been swapped."""
+    owners = [id(tensor) for _, _, tensor in entries]
+    memory = {one.untyped_storage()._cdata for one in replacements.values() if one.layout == torch.strided}
     assigned: list[tuple[Tensor, Tensor]] = []
-    for registry, name, tensor in places:
-        stand_in, value = stands_in[id(tensor)], registry.get(name)
-        if value is stand_in:
+    for registry, name, tensor in entries:
+        replacement, value = replacements[id(tensor)], registry.get(name)
+        if value is replacement:
             continue
-        is_one_buffer = not stand_in.requires_grad and owners.count(id(tensor)) == 1
-        if not isinstance(value, Tensor) or value.requires_grad or not is_one_buffer or not _are_alike(value, stand_in):
+        is_one_buffer = not replacement.requires_grad and owners.count(id(tensor)) == 1
+        if (
+            not isinstance(value, Tensor)
+            or value.requires_grad
+            or not is_one_buffer
+            or not _are_alike(value, replacement)
+        ):
             raise NotTraceableError(f"a call puts something else in the place of {name!r}")
-        assigned.append((stand_in, value.clone() if value.untyped_storage()._cdata in memory else value))
+        assigned.append((replacement, value.clone() if value.untyped_storage()._cdata in memory else value))
     with torch.no_grad():
-        for stand_in, value in assigned:
-            stand_in.copy_(value)
+        for replacement, value in assigned:
+            replacement.copy_(value)
 
 
 def _are_alike(one: Tensor, other: Tensor) -> bool:

@@ -1,11 +1,11 @@
 """The updates of torch.optim's SGD, Adam and AdamW: by torch's fused kernels, or in public operations.
 
 The kernels take momentum, betas and weight decay as plain numbers, which a program holds for good. Where a scheduler
-changes them at each step, as OneCycleLR does, they are tensors, and the formulas those of `decompositions`; so are they
-on devices without such kernels, and for weights that are not contiguous.
+changes them at each step, as OneCycleLR does, they are tensors, and the update is that of `decompositions`. So is it on
+devices without such kernels, and for weights that are not contiguous.
 
-A rule takes a group's options, without those that change; its numbers (learning rate, momentum or betas, weight
-decay); and lists for its weights.
+A rule takes a group's constant options; its numbers as tensors (learning rate, momentum or betas, weight decay); and
+lists for its weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Group = dict[str, Any]
 def sgd(
     group: Group, numbers: list[Tensor], weights: list[Tensor], gradients: list[Tensor], slots: list[Slots], first: bool
 ) -> None:
-    """SGD; `first` where momentum begins."""
+    """SGD; `first` at the first step with momentum, whose buffers are then set."""
     rate, *changing = numbers
     update, rate = _update("_fused_sgd_", rate, "momentum" in group, weights, slots)
     momentum, decay = (group["momentum"], group["weight_decay"]) if "momentum" in group else changing
@@ -55,7 +55,7 @@ def adam(
 
 
 def _update(name: str, rate: Tensor, are_fixed: bool, weights: list[Tensor], slots: list[Slots]) -> tuple[Any, Tensor]:
-    """What to call, and the learning rate as it needs it."""
+    """The update function, and the learning rate in the form that it takes."""
     if are_fixed and has_kernels(weights, slots):
         return getattr(torch, name), rate_for_kernel(rate)
-    return decompositions.PLAIN[name], rate
+    return decompositions.UPDATES_BY_NAME[name], rate

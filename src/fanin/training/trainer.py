@@ -1,4 +1,4 @@
-"""Runs steps on a model and keeps the sums of a pass; the optimizer's part of a step is here."""
+"""Runs the steps of a pass, compiled or eagerly, and reports its losses and metrics."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _ADVICE = "compile(run_eagerly=True) does so without this warning."
 class Trainer:
     """A model, what it was compiled with, and the running sums of one pass over data.
 
-    One step is: `Step.train` (loss, gradients, metric sums), the optimizer's update, constraints, then
-    updates. The `Engine` runs it compiled; what it cannot take runs eagerly, here.
+    One step is: `Step.train` (loss, gradients, metric sums), the optimizer's update, constraints, then updates. The
+    `Engine` runs it compiled; what it cannot compile runs eagerly, here.
     """
 
     def __init__(self, model: Any, compiled: Compiled, output_shape: Any):
@@ -36,11 +36,11 @@ class Trainer:
         measure = _no_sums if self._own_metrics else compiled.measuring.measure
         self.step = Step(model, _loss_of(model, compiled), measure, compiled.loss_objects)
         self._own_train, self._own_test = overrides(model, "train_step"), overrides(model, "test_step")
-        # The sums are new in each pass, and with them the compiled metrics; a model's own hooks may know others.
+        # New sums reset the compiled metrics; a model's own hooks may use other metrics, which need `reset_metrics`.
         own = self._own_train or self._own_test or self._own_metrics
         self._resets = own or overrides(model, "reset_metrics")
-        self._own_logs: dict[str, Any] = {}  # of the last step of the model's own
-        self._metric_logs: dict[str, Any] = {}  # what its own `compute_metrics` gave last
+        self._own_logs: dict[str, Any] = {}  # what the model's own step returned last
+        self._metric_logs: dict[str, Any] = {}  # what its own `compute_metrics` returned last
         self.output_shape = output_shape
         self.rows = 0
 
@@ -61,12 +61,12 @@ class Trainer:
         self.revalidate()
 
     def revalidate(self) -> None:
-        """See whether callbacks changed the model: its programs are then made anew."""
+        """Drop the programs of the engine if callbacks have changed the model."""
         if not self.compiled.run_eagerly:
             self.engine.revalidate()
 
     def _engine(self, device: torch.device) -> Engine:
-        """The engine of the last pass, if it still fits; its sums begin anew."""
+        """The engine of the last pass with its sums reset, if it still fits; else a new one."""
         compiled, engine = self.compiled, self.compiled.engine
         metrics = compiled.measuring.new_sums(device)
         sums = Sums.new(1 + len(compiled.loss_names), [] if self._own_metrics else metrics, device)
@@ -124,7 +124,7 @@ class Trainer:
         self.rows += batch.size
 
     def _own_step(self, step: Any, batch: Batch) -> None:
-        """A step of the model's own, which may call that of its base class, and so come back here."""
+        """Run the model's own step, which may call that of its base class, and so `train_default` or `test_default`."""
         self.model.__dict__["_trainer"] = self
         try:
             with self._lock:
@@ -158,7 +158,7 @@ class Trainer:
                 self.compiled.measuring.measure_own(batch.y, outputs, batch.weight)
 
     def logs(self) -> dict[str, Any]:
-        """What a step of the model's own gave last; else losses and metrics of the pass."""
+        """What the model's own step returned last; else losses and metrics of the pass."""
         return _as_numbers(self._own_logs) or self.default_logs()
 
     def default_logs(self) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class Trainer:
 
 
 def overrides(model: Any, hook: str) -> bool:
-    """Whether a model has a step, or a loss, of its own."""
+    """Whether a model's class overrides this hook."""
     method = getattr(type(model), hook, None)
     return method is not None and not getattr(method, "is_default", False)
 
@@ -185,12 +185,12 @@ def _as_numbers(logs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _loss_of(model: Any, compiled: Compiled) -> Any:
-    """The compiled loss, or None where the model says it all by its own `compute_loss`."""
+    """The compiled loss, or None where the model has its own `compute_loss`."""
     return None if overrides(model, "compute_loss") else compiled.compute_loss
 
 
 def _as_data(batch: Batch) -> Any:
-    """What a step of one's own gets: (x, y, sample_weight), shorter without; x alone if there is nothing else."""
+    """The argument of a model's own step: (x, y, sample_weight), (x, y) or x."""
     if batch.weight is not None:
         return batch.x, batch.y, batch.weight
     if batch.y is not None:

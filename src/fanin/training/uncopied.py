@@ -1,4 +1,4 @@
-"""What belongs to one model and no copy of it."""
+"""A base class of what belongs to one model and is not copied with it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Uncopied:
-    """Base of what copies and pickles leave out, None in its place: a copy of a model compiles its own programs."""
+    """Copies and pickles have None in place of such an object: a copy of a model compiles its own programs."""
 
     def __reduce__(self) -> Any:
         return _nothing, ()

@@ -1,4 +1,4 @@
-"""What a compiled step needs of an optimizer: tensors to work on, a pure update, and the counting around it."""
+"""What a compiled step needs of an optimizer: its tensors, a traceable update, and the bookkeeping around it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from fanin.optimizers.core import Slots
 from fanin.optimizers.rounds import Round
 from fanin.training.torch_updater import Gradients, TorchUpdater
 
-_COUNTED = {"_iterations", "_rate", "learning_rate", "name"}  # what steps read anew
+_COUNTED = {"_iterations", "_rate", "learning_rate", "name"}  # read anew in each step
 
 
 class Updater(Protocol):
-    """An optimizer, split into what a program does and what the host does around it.
+    """An optimizer, split into what a program does and what the host does before and after each run.
 
     Attributes:
-        weights: all that it may change.
+        weights: those that the update changes.
         slots: one dict of tensors for each weight.
-        numbers: 0-dim or small tensors, such as learning rates, which `next` fills before each step.
+        numbers: 0-dim or small tensors, such as learning rates, which `begin_step` fills before each step.
         held: all weights that the optimizer was given, also those that the model does not have.
     """
 
@@ -32,25 +32,25 @@ class Updater(Protocol):
     slots: list[Slots]
     numbers: list[Tensor]
 
-    def arrange(self, trained: list[Tensor]) -> None:
-        """Get ready for these weights."""
+    def bind(self, trained: list[Tensor]) -> None:
+        """Set the attributes for these weights, and make the state of new ones."""
 
     def holds(self) -> bool:
-        """Whether the optimizer has the options and the weights that it had at `arrange`."""
+        """Whether the optimizer has the options and the weights that it had at `bind`."""
 
-    def next(self) -> Hashable:
-        """Fill the numbers for the coming step; returns what kind of step it is, as part of a program's key."""
+    def begin_step(self) -> Hashable:
+        """Fill `numbers` for the coming step; returns its kind, which is part of the program's key."""
 
     def with_scale(self, loss: Tensor, numbers: list[Tensor]) -> Tensor:
-        """What gradients are taken of, in torch operations on what is given."""
+        """The scaled loss, of which gradients are taken, in torch operations on the arguments."""
 
-    def play(
+    def apply_update(
         self, kind: Any, weights: list[Tensor], gradients: Gradients, slots: list[Slots], numbers: list[Tensor]
     ) -> None:
-        """The update, in torch operations on what is given."""
+        """The update, in place, in torch operations on the arguments; a weight without a gradient has None."""
 
-    def done(self, kind: Any, has_gradient: Sequence[bool]) -> None:
-        """Count a step that was made."""
+    def end_step(self, kind: Any, has_gradient: Sequence[bool]) -> None:
+        """Bookkeeping after a step: count it, and mark the weights as changed for autograd."""
 
 
 class OwnUpdater:
@@ -59,12 +59,12 @@ class OwnUpdater:
     def __init__(self, optimizer: Optimizer):
         self.optimizer = optimizer
         self.weights: list[Tensor] = []
-        self.held: list[Tensor] = []  # by the model's alone
+        self.held: list[Tensor] = []  # empty: all its weights are the model's
         self.slots: list[Slots] = []
         self.numbers: list[Tensor] = []
 
-    def arrange(self, trained: list[Tensor]) -> None:
-        """As `Updater.arrange`."""
+    def bind(self, trained: list[Tensor]) -> None:
+        """As `Updater.bind`."""
         if not self.optimizer.built:
             self.optimizer.build(trained)
         self.weights = self.optimizer.known_weights(trained)
@@ -77,11 +77,11 @@ class OwnUpdater:
         self._values = self._options(self._own)
 
     def holds(self) -> bool:
-        """As `Updater.stands`."""
+        """As `Updater.holds`."""
         return bool(self._options(self._own) == self._values)
 
-    def next(self) -> Round:
-        """As `Updater.next`."""
+    def begin_step(self) -> Round:
+        """As `Updater.begin_step`."""
         of = self.optimizer.next_round(self.weights)
         self.optimizer.numbers_for(of, self.weights[0])
         return of
@@ -90,14 +90,14 @@ class OwnUpdater:
         """As `Updater.with_scale`."""
         return self.optimizer.with_scale(loss, numbers)
 
-    def play(
+    def apply_update(
         self, kind: Round, weights: list[Tensor], gradients: Gradients, slots: list[Slots], numbers: list[Tensor]
     ) -> None:
-        """As `Updater.play`."""
+        """As `Updater.apply_update`."""
         self.optimizer.play(kind, weights, gradients, slots, *numbers)
 
-    def done(self, kind: Round, has_gradient: Sequence[bool]) -> None:
-        """As `Updater.done`."""
+    def end_step(self, kind: Round, has_gradient: Sequence[bool]) -> None:
+        """As `Updater.end_step`."""
         torch.autograd.graph.increment_version(self.weights)
         self.optimizer.count_round(kind, self.weights, has_gradient)
 

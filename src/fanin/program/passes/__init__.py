@@ -7,12 +7,12 @@ from collections.abc import Callable
 from torch import fx
 
 from fanin.program.passes.bias_gradients import sum_rows_by_product
-from fanin.program.passes.common_subexpressions import share_equal_results
+from fanin.program.passes.common_subexpressions import merge_common_subexpressions
 from fanin.program.passes.cross_entropy import simplify_cross_entropy
-from fanin.program.passes.dead_code import drop_unread
-from fanin.program.passes.dropout_draws import draw_words
+from fanin.program.passes.dead_code import drop_dead_code
+from fanin.program.passes.dropout_draws import draw_random_words
+from fanin.program.passes.fused_activations import fuse_activations
 from fanin.program.passes.hoisting import mark_constants
-from fanin.program.passes.in_place_activations import fuse_activations
 from fanin.program.passes.narrow_products import rearrange_narrow_products
 from fanin.program.passes.onednn_products import use_onednn
 from fanin.program.passes.packed_weights import pack_weights
@@ -31,11 +31,11 @@ TracedPass = Callable[[Traced], None]
 PASSES: tuple[Pass, ...] = (
     drop_views,
     drop_copies,
-    share_equal_results,
+    merge_common_subexpressions,
     simplify_cross_entropy,
-    drop_unread,
+    drop_dead_code,
     mark_constants,
-    draw_words,
+    draw_random_words,
     sum_rows_by_product,
     split_products,
     fuse_activations,
@@ -44,16 +44,16 @@ PASSES: tuple[Pass, ...] = (
     use_onednn,
     mark_small_products,
     mark_counters,
-    drop_unread,
+    drop_dead_code,
 )
 
-# After those, where static tensors stay as they are: from one `Program.prepare` to the next, or for good.
+# Further passes, where static tensors do not change: from one `Program.prepare` to the next, or for good.
 UNTIL_PREPARED: tuple[TracedPass, ...] = (mark_prepared,)
 FOR_GOOD: tuple[TracedPass, ...] = (mark_prepared, pack_weights)
 
-# Those that change the last bits, or random numbers; the others leave all bits as they are.
+# Passes after which results may differ in the last bits, or in their random numbers; the others are exact.
 ROUNDING: tuple[Pass, ...] = (
-    draw_words,
+    draw_random_words,
     simplify_cross_entropy,
     sum_rows_by_product,
     split_products,

@@ -1,4 +1,4 @@
-"""Gradients of biases: a sum over rows as a product with a row of ones, which is the faster of the two."""
+"""Bias gradients: a sum over rows becomes a product with a row of ones, which is faster."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 from torch import fx
 
 from fanin.program.effects import aten
-from fanin.program.passes.rewrite import added, filled, replace
+from fanin.program.passes.rewrite import add_call, add_filled, replace
 
-_MOST_NUMBERS = 1 << 16  # beyond, both wait for memory, and a sum in parts loses fewer digits
+_MOST_NUMBERS = 1 << 16  # for more, both are bound by memory, and a pairwise sum is more accurate
 
 
 def sum_rows_by_product(graph: fx.Graph) -> None:
@@ -23,6 +23,6 @@ def sum_rows_by_product(graph: fx.Graph) -> None:
         if matrix.numel() > _MOST_NUMBERS or not matrix.is_contiguous() or matrix.device.type != "cpu":
             continue
         with graph.inserting_before(node):
-            ones = filled(graph, [1, matrix.shape[0]], 1.0, matrix)
+            ones = add_filled(graph, [1, matrix.shape[0]], 1.0, matrix)
             ones.meta["constant"] = True
-            replace(node, added(graph, aten.mm.default, ones, node.args[0]))
+            replace(node, add_call(graph, aten.mm.default, ones, node.args[0]))

@@ -1,4 +1,4 @@
-"""Cross-entropy of logits and labels: the loss in one operation, its gradient without a matrix of picked numbers.
+"""Cross-entropy of logits and labels: the loss in one operation, its gradient without a scattered matrix in between.
 
 ::
 
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, fx
 
 from fanin.program.effects import aten, is_getitem
-from fanin.program.passes.rewrite import added, declare, filled, replace
+from fanin.program.passes.rewrite import add_call, add_filled, declare, replace
 
-_NO_LABEL = -(1 << 62)  # an `ignore_index` that no label is
+_NO_LABEL = -(1 << 62)  # below every label: nothing is ignored
 
 
 def simplify_cross_entropy(graph: fx.Graph) -> None:
-    """Where every row counts the same: no class weights, no sample weights, no ignored label."""
+    """Simplify loss and gradient where all rows weigh the same: no class or sample weights, no ignored label."""
     for node in list(graph.nodes):
         if node.target == aten._log_softmax_backward_data.default:
             _simplify_gradient(graph, node)
@@ -37,7 +37,7 @@ def _simplify_loss(graph: fx.Graph, mean: fx.Node) -> None:
     if (
         not isinstance(forward, fx.Node)
         or forward.target != aten.nll_loss_forward.default
-        or not _is_plain(forward.args[2:])
+        or not _is_unweighted(forward.args[2:])
     ):
         return
     if any(user.users for user in forward.users if user is not losses):
@@ -49,45 +49,50 @@ def _simplify_loss(graph: fx.Graph, mean: fx.Node) -> None:
 
 
 def _simplify_gradient(graph: fx.Graph, node: fx.Node) -> None:
-    picked, outputs, axis = node.args[:3]
-    if not isinstance(picked, fx.Node) or picked.target != aten.nll_loss_backward.default or len(picked.users) > 1:
+    loss_gradient, outputs, axis = node.args[:3]
+    if (
+        not isinstance(loss_gradient, fx.Node)
+        or loss_gradient.target != aten.nll_loss_backward.default
+        or len(loss_gradient.users) > 1
+    ):
         return
-    scale, source, labels = picked.args[:3]
+    scale, source, labels = loss_gradient.args[:3]
     value = node.meta["val"]
     fits = source is outputs and value.dim() == 2 and axis in (1, -1) and value.dtype in (torch.float32, torch.float64)
-    if not fits or not _is_plain(picked.args[3:6]) or labels.meta["val"].dtype != torch.int64:  # type: ignore[union-attr]
+    if not fits or not _is_unweighted(loss_gradient.args[3:6]) or labels.meta["val"].dtype != torch.int64:  # type: ignore[union-attr]
         return
-    number = _same_everywhere(scale)
+    number = _constant_fill(scale)
     if number is None:
         return
     rows = value.shape[0]
     with graph.inserting_before(node):
-        likely, column = added(graph, aten.exp.default, outputs), added(graph, aten.unsqueeze.default, labels, 1)
-        ones = filled(graph, [rows, 1], -1.0, value)
-        wrong = added(graph, aten.scatter_add_.default, likely, 1, column, ones)
-        gradient = added(graph, aten.mul.Tensor, wrong, number)
+        probabilities = add_call(graph, aten.exp.default, outputs)
+        column = add_call(graph, aten.unsqueeze.default, labels, 1)
+        ones = add_filled(graph, [rows, 1], -1.0, value)
+        errors = add_call(graph, aten.scatter_add_.default, probabilities, 1, column, ones)
+        gradient = add_call(graph, aten.mul.Tensor, errors, number)
     replace(node, gradient)
-    graph.erase_node(picked)
+    graph.erase_node(loss_gradient)
 
 
-def _is_plain(weight_reduction_ignored: tuple[Any, ...]) -> bool:
-    """No class weights, a value for each row, and no label that is ignored."""
+def _is_unweighted(weight_reduction_ignored: tuple[Any, ...]) -> bool:
+    """Whether there are no class weights, no reduction and no ignored label."""
     weight, reduction, ignored = weight_reduction_ignored[:3]
     return weight is None and reduction == 0 and ignored <= _NO_LABEL
 
 
-def _same_everywhere(node: Any) -> float | None:
-    """The one number that fills a value, if it depends on nothing but numbers."""
+def _constant_fill(node: Any) -> float | None:
+    """The number that a value is filled with, if that is a constant; else None."""
     if not isinstance(node, fx.Node) or node.op != "call_function":
         return None
-    filled = {aten.ones_like.default: 1.0, aten.zeros_like.default: 0.0}
-    if node.target in filled:
-        return filled[node.target]
+    fills = {aten.ones_like.default: 1.0, aten.zeros_like.default: 0.0}
+    if node.target in fills:
+        return fills[node.target]
     if node.target == aten.full.default:
         return float(node.args[1])  # type: ignore[arg-type]
     if node.target in (aten.expand.default, aten.view.default):
-        return _same_everywhere(node.args[0])
-    number = _same_everywhere(node.args[0]) if node.args else None
+        return _constant_fill(node.args[0])
+    number = _constant_fill(node.args[0]) if node.args else None
     if number is None or len(node.args) != 2 or isinstance(node.args[1], fx.Node):
         return None
     exact: Tensor = torch.tensor(number, dtype=node.meta["val"].dtype, device="cpu")

@@ -1,23 +1,29 @@
-"""Hoisting: what is the same in every run is computed once, before the first."""
+"""Hoisting of constants: what is the same in every run is computed once, before the first."""
 
 from __future__ import annotations
 
 from torch import fx
 
-from fanin.program.effects import Changes, aten, changed, draws
+from fanin.program.effects import Mutations, aten, draws_random, mutated_inputs
 
 _FILLS = {aten.ones_like.default: 1, aten.zeros_like.default: 0, aten.new_ones.default: 1, aten.new_zeros.default: 0}
 
 
 def mark_constants(graph: fx.Graph) -> None:
-    """Mark, as `meta["constant"]`, the operations that need no input but constants, and whose memory never changes."""
+    """Mark, as `meta["constant"]`, operations on nothing but constants whose result is never mutated."""
     for node in list(graph.nodes):
         if node.target in _FILLS or node.target == aten.full_like.default:
             _fill_by_shape(node)
-    changes = Changes(graph)
-    returned = set(graph.output_node().args[0])  # type: ignore[arg-type]
+    mutations = Mutations(graph)
+    outputs = set(graph.output_node().args[0])  # type: ignore[arg-type]
     for node in graph.nodes:
-        if node.op != "call_function" or changed(node) or draws(node) or changes.ever(node) or node in returned:
+        if (
+            node.op != "call_function"
+            or mutated_inputs(node)
+            or draws_random(node)
+            or mutations.is_mutated(node)
+            or node in outputs
+        ):
             continue
         if "empty" not in str(node.target) and all(source.meta.get("constant") for source in node.all_input_nodes):
             node.meta["constant"] = True
@@ -28,7 +34,7 @@ def _fill_by_shape(node: fx.Node) -> None:
     value = node.meta["val"]
     if not value.is_contiguous():
         return
-    filled = _FILLS[node.target] if node.target in _FILLS else node.args[1]
+    fill = _FILLS[node.target] if node.target in _FILLS else node.args[1]
     node.target = aten.full.default
-    node.args = (list(value.shape), filled)
+    node.args = (list(value.shape), fill)
     node.kwargs = {"dtype": value.dtype, "device": value.device}

@@ -15,7 +15,7 @@ from torch import fx
 
 from fanin.program.effects import aten
 from fanin.program.matmul import ADDMM_RELU, PRODUCTS, multiplications
-from fanin.program.passes.rewrite import added, declare_new, replace
+from fanin.program.passes.rewrite import add_call, declare_new, replace
 
 _LEAST_FLOPS = 5e7
 
@@ -25,15 +25,15 @@ def use_onednn(graph: fx.Graph) -> None:
     if not prefers_onednn():
         return
     for node in list(graph.nodes):
-        if node.target in PRODUCTS and not node.kwargs and _is_large(node) and onednn_takes(node):
+        if node.target in PRODUCTS and not node.kwargs and _is_large(node) and onednn_supports(node):
             *bias, x, kernel = node.args
             with graph.inserting_before(node):
-                result = by_onednn(graph, node.target, x, kernel, *bias)
+                result = add_onednn_product(graph, node.target, x, kernel, *bias)
             replace(node, result)
 
 
-def onednn_takes(node: fx.Node) -> bool:
-    """Whether a product is one of float32 in rows, with a bias that oneDNN reads as torch does."""
+def onednn_supports(node: fx.Node) -> bool:
+    """Whether a product has a contiguous float32 result on the CPU, and a bias that oneDNN reads as torch does."""
     value = node.meta["val"]
     if value.dtype != torch.float32 or value.device.type != "cpu" or not value.is_contiguous():
         return False
@@ -41,21 +41,21 @@ def onednn_takes(node: fx.Node) -> bool:
 
 
 def is_row(bias: Any, units: int) -> bool:
-    """Whether a bias has one number for each unit, without gaps, or is None: oneDNN reads it as such, unchecked."""
+    """Whether a bias is None or contiguous of shape (units,): oneDNN assumes so without a check."""
     return bias is None or (bias.meta["val"].shape == (units,) and bias.meta["val"].is_contiguous())
 
 
-def by_onednn(graph: fx.Graph, target: Any, x: fx.Node, kernel: fx.Node, bias: Any = None) -> fx.Node:
-    """x @ kernel + bias, with relu where `target` has it."""
-    return linear(graph, target, x, added(graph, aten.t.default, kernel), bias)
+def add_onednn_product(graph: fx.Graph, target: Any, x: fx.Node, kernel: fx.Node, bias: Any = None) -> fx.Node:
+    """Add x @ kernel + bias, with relu where `target` has it."""
+    return add_linear(graph, target, x, add_call(graph, aten.t.default, kernel), bias)
 
 
-def linear(graph: fx.Graph, target: Any, x: fx.Node, weight: fx.Node, bias: Any) -> fx.Node:
-    """x @ t(weight) + bias, with relu where `target` has it; the weight may be packed."""
+def add_linear(graph: fx.Graph, target: Any, x: fx.Node, weight: fx.Node, bias: Any) -> fx.Node:
+    """Add x @ t(weight) + bias, with relu where `target` has it; the weight may be packed."""
     result = graph.call_function(linear_pointwise(), (x, weight, bias, "none", [], ""))
     declare_new(result, [x.meta["val"].shape[0], weight.meta["val"].shape[0]], x.meta["val"])
-    # relu apart: oneDNN's makes 0 of NaN
-    return added(graph, aten.relu_.default, result) if target == ADDMM_RELU else result
+    # not oneDNN's own relu, which turns NaN into 0
+    return add_call(graph, aten.relu_.default, result) if target == ADDMM_RELU else result
 
 
 @functools.cache

@@ -1,42 +1,46 @@
-"""Copies that nobody needs: `clone` and casts to the dtype that is there, where neither side changes afterwards."""
+"""Redundant copies: `clone` and casts to the same dtype, where neither the original nor the copy is mutated later."""
 
 from __future__ import annotations
 
 from torch import fx
 
-from fanin.program.effects import Changes, aten, memories
+from fanin.program.effects import Mutations, aten, storages_of
 from fanin.program.passes.rewrite import replace, same_layout
 
 _COPIES = (aten.clone.default, aten._to_copy.default, aten.lift_fresh_copy.default)
 
 
 def drop_copies(graph: fx.Graph) -> None:
-    """Let the readers of such a copy read the original."""
-    changes = Changes(graph)
-    returned = {node for node in graph.output_node().args[0] if node is not None}  # type: ignore[union-attr]
+    """Replace such copies by their original."""
+    mutations = Mutations(graph)
+    outputs = {node for node in graph.output_node().args[0] if node is not None}  # type: ignore[union-attr]
     for node in list(graph.nodes):
-        if node.target not in _COPIES or node in returned:
+        if node.target not in _COPIES or node in outputs:
             continue
         source = node.args[0]
-        if same_layout(source, node) and not changes.ever(node) and not _changes_while_read(changes, source, node):
+        if (
+            same_layout(source, node)
+            and not mutations.is_mutated(node)
+            and not _is_mutated_while_read(mutations, source, node)
+        ):
             replace(node, source)
 
 
-def _changes_while_read(changes: Changes, source: fx.Node, copy: fx.Node) -> bool:
-    """Whether the original changes before the last reader of the copy, or of a view of it, has read it."""
+def _is_mutated_while_read(mutations: Mutations, source: fx.Node, copy: fx.Node) -> bool:
+    """Whether the original is mutated before the last reader of the copy, or of a view of it."""
     readers = _readers(copy)
-    return any(changes.between(source, copy, reader) for reader in readers)
+    return any(mutations.is_mutated_between(source, copy, reader) for reader in readers)
 
 
 def _readers(node: fx.Node) -> list[fx.Node]:
-    """Whatever reads the memory of a node, directly or through views."""
+    """All readers of a node, directly or through views."""
     found: list[fx.Node] = []
     for user in node.users:
         found.append(user)
-        if _shares(user, node):
+        if _share_storage(user, node):
             found += _readers(user)
     return found
 
 
-def _shares(user: fx.Node, node: fx.Node) -> bool:
-    return bool(set(memories(user)) & set(memories(node)))
+def _share_storage(user: fx.Node, node: fx.Node) -> bool:
+    return bool(set(storages_of(user)) & set(storages_of(node)))

@@ -1,9 +1,9 @@
 """Small float32 products by numpy's BLAS, which computes them in one thread.
 
-MKL wakes its threads for them. Measured on two cores of an AMD EPYC, in microseconds, MKL and numpy: (32, 128) @
-(128, 10) 7.8 and 1.6, (32, 64) @ (64, 64) 4.9 and 2.8, (32, 128) @ (128, 64) 6.9 and 5.1. Beyond, numpy uses threads of
-its own, and two pools of threads that wait for the same cores can take milliseconds. Products with few columns, at
-which MKL is slow, go in pieces of rows that are small enough: (128, 512) @ (512, 10) 71 and 22.
+MKL starts its threads even for these. Measured on two cores of an AMD EPYC, in microseconds, MKL and numpy: (32, 128) @
+(128, 10) 7.8 and 1.6, (32, 64) @ (64, 64) 4.9 and 2.8, (32, 128) @ (128, 64) 6.9 and 5.1. For larger ones, numpy uses
+threads of its own, and two thread pools that compete for the same cores can take milliseconds. Products with few
+columns, at which MKL is slow, are computed in pieces of rows that are small enough: (128, 512) @ (512, 10) 71 and 22.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FEW, _LARGEST_OF_FEW = range(2, 16), 2_000_000  # columns, and multiplications 
 
 
 def mark_small_products(graph: fx.Graph) -> None:
-    """Mark, as `meta["by_numpy"]`, the products that numpy may compute: its arrays lie where the tensors lie."""
+    """Set `meta["by_numpy"]`: whether numpy may compute a product, in arrays on the memory of the tensors."""
     for node in graph.nodes:
         if node.target not in PRODUCTS or node.kwargs:
             continue
@@ -43,11 +43,11 @@ def pieces(node: fx.Node) -> list[slice]:
 
 
 def _largest(x: Tensor, kernel: Tensor) -> int:
-    """The most multiplications of a product for numpy; rows of a factor that is turned are no piece of memory."""
+    """The most multiplications for numpy; only a contiguous x can be cut into pieces of rows."""
     return _LARGEST_OF_FEW if kernel.shape[1] in _FEW and x.is_contiguous() else LARGEST
 
 
 def _is_whole(matrix: Any) -> bool:
-    """Whether a matrix or its transpose has no gaps, so that BLAS takes it as it is."""
+    """Whether a matrix or its transpose is contiguous, so that BLAS takes it without a copy."""
     assert isinstance(matrix, Tensor)
     return matrix.is_contiguous() or matrix.t().is_contiguous()

@@ -1,4 +1,4 @@
-"""Small products of halves in float32: faster there, and rounded once.
+"""Small products of half-precision numbers are computed in float32, which is faster, and rounded once.
 
 A product of bfloat16 costs oneDNN some 15 microseconds before its first multiplication. Measured on two cores of an AMD
 EPYC, in microseconds, float32 and bfloat16: (32, 128) @ (128, 128) 10 and 17, (32, 784) @ (784, 128) 43 and 31.
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from fanin.program.effects import Changes, aten, is_view
+from fanin.program.effects import Mutations, aten, is_view
 from fanin.program.matmul import PRODUCTS, multiplications
 from fanin.program.passes.rewrite import declare, replace
 
@@ -21,44 +21,46 @@ _HALVES = (torch.bfloat16, torch.float16)
 
 def widen_small_products(graph: fx.Graph) -> None:
     """mm(x, w) of halves -> half(mm(float(x), float(w))); float(half(x)) is x, where x was float32 before."""
-    changes = Changes(graph)
-    returned = set(graph.output_node().args[0])  # type: ignore[arg-type]
-    wide: dict[fx.Node, fx.Node] = {}
+    mutations = Mutations(graph)
+    outputs = set(graph.output_node().args[0])  # type: ignore[arg-type]
+    widened: dict[fx.Node, fx.Node] = {}
     for node in list(graph.nodes):
-        if node.target not in PRODUCTS or node.kwargs or changes.ever(node) or not _is_small(node):
+        if node.target not in PRODUCTS or node.kwargs or mutations.is_mutated(node) or not _is_small(node):
             continue
         value = node.meta["val"]
         with graph.inserting_before(node):
-            factors = tuple(_widened(graph, changes, wide, one, node) for one in node.args)
+            factors = tuple(_widened(graph, mutations, widened, one, node) for one in node.args)
             product = graph.call_function(node.target, factors)
             narrow = graph.call_function(aten._to_copy.default, (product,), {"dtype": value.dtype})
         declare(product, _as_float(value))
         declare(narrow, value)
         for user in list(node.users):
-            if user not in returned and not changes.ever(user) and _is_cast(user) and _is_float(user):
+            if user not in outputs and not mutations.is_mutated(user) and _is_cast(user) and _is_float(user):
                 replace(user, product)
         node.replace_all_uses_with(narrow)
         graph.erase_node(node)
 
 
-def _widened(graph: fx.Graph, changes: Changes, wide: dict[fx.Node, fx.Node], one: Any, reader: fx.Node) -> fx.Node:
-    """A value in float32, for `reader`: what it was before it was cast, if that is still there, else a cast."""
-    if one in wide:
-        return wide[one]
-    if _is_cast(one) and not changes.ever(one):
+def _widened(
+    graph: fx.Graph, mutations: Mutations, widened: dict[fx.Node, fx.Node], one: Any, reader: fx.Node
+) -> fx.Node:
+    """A value in float32, for `reader`: the one that it was cast from, if that is still unchanged, else a cast."""
+    if one in widened:
+        return widened[one]
+    if _is_cast(one) and not mutations.is_mutated(one):
         source = one.args[0]
         is_same = _is_float(source) and source.meta["val"].stride() == one.meta["val"].stride()
-        is_new = one not in changes.place  # made here, of a product that nobody changes
-        if is_same and (is_new or not changes.between(source, one, reader)):
+        is_new = one not in mutations.position  # added by this pass, after a product that nobody mutates
+        if is_same and (is_new or not mutations.is_mutated_between(source, one, reader)):
             return source  # type: ignore[no-any-return]
     if is_view(one) and isinstance(one.meta["val"], Tensor) and [*one.all_input_nodes] == [one.args[0]]:
-        base = _widened(graph, changes, wide, one.args[0], reader)
+        base = _widened(graph, mutations, widened, one.args[0], reader)
         found = graph.call_function(one.target, (base, *one.args[1:]), one.kwargs)
     else:
         found = graph.call_function(aten._to_copy.default, (one,), {"dtype": torch.float32})
     declare(found, _as_float(one.meta["val"]))
-    if not changes.ever(one):
-        wide[one] = found
+    if not mutations.is_mutated(one):
+        widened[one] = found
     return found
 
 

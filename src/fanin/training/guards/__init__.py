@@ -1,1 +1,1 @@
-"""Whether what was compiled still holds: what a step depends on, noted once and compared before every step."""
+"""Guards of compiled programs: the Python state that a trace depended on, compared before every step."""

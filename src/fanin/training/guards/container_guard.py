@@ -1,7 +1,7 @@
-"""What lists, dicts and sets hold, so that a change of it is found and undone.
+"""A guard of the items of lists, dicts and sets, which also restores them.
 
-Objects are told by identity, numbers and words by value. Of large ones, such as vocabularies, only the size is
-compared: looking at them before each step would take longer than the step.
+Items are compared by identity, numbers and strings by value. Of large containers, such as vocabularies, only the size
+is compared: comparing all items before each step would take longer than the step.
 """
 
 from __future__ import annotations
@@ -11,80 +11,80 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-KINDS = (list, dict, set, deque)
-LARGE = 256
+CONTAINERS = (list, dict, set, deque)
+MOST_ITEMS = 256
 _PLAIN = (int, float, str, bytes)
-Place = tuple[dict[str, Any], str, Any]  # an object's attributes, the name of one, and its value
+Binding = tuple[dict[str, Any], str, Any]  # an object's __dict__, the name of an attribute, and its value
 
 
 class ContainerGuard:
-    """Some containers as they were.
+    """Guards the items of some containers.
 
     Args:
-        places: where they are found.
+        bindings: the attributes that they are the values of.
     """
 
-    def __init__(self, places: list[Place]):
-        self._small = [place for place in places if len(place[2]) <= LARGE]
-        self._large = [(place, len(place[2])) for place in places if len(place[2]) > LARGE]
-        self._containers = [place[2] for place in self._small]
-        self._note()
+    def __init__(self, bindings: list[Binding]):
+        self._small = [binding for binding in bindings if len(binding[2]) <= MOST_ITEMS]
+        self._large = [(binding, len(binding[2])) for binding in bindings if len(binding[2]) > MOST_ITEMS]
+        self._containers = [binding[2] for binding in self._small]
+        self._remember()
 
-    def _note(self) -> None:
-        self._inside = [[*_inside(one)] for one in self._containers]
-        self._identities = [id(one) for inside in self._inside for one in inside]
+    def _remember(self) -> None:
+        self._items = [[*_items(one)] for one in self._containers]
+        self._identities = [id(one) for items in self._items for one in items]
 
     def holds(self) -> bool:
-        """Whether each holds what it held, in its order."""
-        if self._large and any(len(place[2]) != size for place, size in self._large):
+        """Whether each container has the same items, in the same order."""
+        if self._large and any(len(binding[2]) != size for binding, size in self._large):
             return False
-        if not self._containers or [*map(id, chain.from_iterable(map(_inside, self._containers)))] == self._identities:
+        if not self._containers or [*map(id, chain.from_iterable(map(_items, self._containers)))] == self._identities:
             return True
-        if any(True for _ in self.moved()):
+        if any(True for _ in self.differences()):
             return False
-        self._note()  # equal numbers or words, but other objects: the next look is short again
+        self._remember()  # equal numbers or strings, but new objects: compare by identity next time
         return True
 
-    def moved(self) -> Iterator[Place]:
-        """Those that hold something else."""
-        for place, inside in zip(self._small, self._inside, strict=True):
-            if not _are_same([*_inside(place[2])], inside):
-                yield place
-        yield from (place for place, size in self._large if len(place[2]) != size)
+    def differences(self) -> Iterator[Binding]:
+        """The bindings of containers with other items."""
+        for binding, items in zip(self._small, self._items, strict=True):
+            if not _are_same([*_items(binding[2])], items):
+                yield binding
+        yield from (binding for binding, size in self._large if len(binding[2]) != size)
 
     def restore(self) -> None:
-        """Put back what they held; of large ones, take away what came to the end."""
-        for place, inside in zip(self._small, self._inside, strict=True):
-            if not _are_same([*_inside(place[2])], inside):
-                _fill(place[2], inside)
-        for place, size in self._large:
-            container = place[2]
+        """Restore the items; of large containers, remove what was appended."""
+        for binding, items in zip(self._small, self._items, strict=True):
+            if not _are_same([*_items(binding[2])], items):
+                _refill(binding[2], items)
+        for binding, size in self._large:
+            container = binding[2]
             if isinstance(container, list):
                 del container[size:]
             while isinstance(container, dict) and len(container) > size:
                 dict.popitem(container)
 
 
-def _are_same(now: list[Any], then: list[Any]) -> bool:
-    """Whether these are the same objects; equal numbers and words count as the same."""
-    return len(now) == len(then) and all(
+def _are_same(now: list[Any], before: list[Any]) -> bool:
+    """Whether these are the same objects, or equal numbers and strings."""
+    return len(now) == len(before) and all(
         one is other or (type(one) is type(other) and type(one) in _PLAIN and one == other)
-        for one, other in zip(now, then, strict=True)
+        for one, other in zip(now, before, strict=True)
     )
 
 
-def _fill(container: Any, inside: list[Any]) -> None:
-    """Put back what `_inside` gave."""
+def _refill(container: Any, items: list[Any]) -> None:
+    """Replace the items of a container by what `_items` returned before."""
     container.clear()
     if isinstance(container, dict):
-        half = len(inside) // 2
-        dict.update(container, zip(inside[:half], inside[half:], strict=True))
+        half = len(items) // 2
+        dict.update(container, zip(items[:half], items[half:], strict=True))
     elif isinstance(container, set):
-        container.update(inside)
+        container.update(items)
     else:
-        container.extend(inside)
+        container.extend(items)
 
 
-def _inside(container: Any) -> Iterable[Any]:
-    """Its objects; of a dict the keys, then the values."""
+def _items(container: Any) -> Iterable[Any]:
+    """The items of a container; of a dict the keys, then the values."""
     return chain(dict.keys(container), dict.values(container)) if isinstance(container, dict) else container

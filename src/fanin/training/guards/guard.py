@@ -1,12 +1,12 @@
-"""Whether a module is still what it was when its step was compiled.
+"""The guard of a module's programs: whether the module is still what it was when they were compiled.
 
-A program holds what Python had at that time: a dropout rate, an activation, which weights train. Every assignment of
-another value is found: to attributes of modules, of their regularizers and constraints, of the loss, of objects of
-one's own that are attributes, to places in lists, dicts and sets that are, and to what lies within these (see
-`reachable.py`). `__slots__`, classes that are no longer those of any object, and numbers in numpy arrays are not seen.
+A program has the Python state of its trace baked in: a dropout rate, an activation, which weights train. The guard
+detects every assignment of another value: to attributes of modules, of their regularizers and constraints, of the loss
+and of the user's objects, and to items of lists, dicts and sets in these (see `reachable.py`). It does not detect
+changes of `__slots__`, of classes without an object, and of numbers in numpy arrays.
 
-Before every step, `holds` compares whole tuples, in C; `difference` then says in words what it was. Outputs depend on
-less: `holds_for_outputs`.
+Before every step, `holds` compares whole tuples, in C; `difference` then describes what has changed. Outputs in eval
+mode depend on less: `holds_for_outputs`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from fanin.layers.base.layer import Layer
 from fanin.training.guards.attribute_guard import AttributeGuard, ByOwner
-from fanin.training.guards.container_guard import KINDS, ContainerGuard, Place
+from fanin.training.guards.container_guard import CONTAINERS, Binding, ContainerGuard
 from fanin.training.guards.reachable import REGISTRIES, class_attributes, containers_within, functions_of, helpers_of
 from fanin.training.guards.references import References, attributes_of
 from fanin.training.guards.weight_guard import WeightGuard
 from fanin.weights import CONSTRAINTS, REGULARIZERS
 
-# What calls change by themselves, or what says nothing about the computation. `training` is part of a program's key.
-_RESTLESS = {
+# Attributes that calls change by themselves, or that do not affect results. `training` is part of a program's key.
+_VOLATILE = {
     "training",
     "history",
     "stop_training",
@@ -47,62 +47,67 @@ _RESTLESS = {
     "_chain",
     "_prediction",
 }
-# What outputs do not depend on, unless code of one's own reads it.
-_ABOUT_TRAINING = {
+# Attributes that outputs do not depend on, unless the user's code reads them.
+_TRAINING_ONLY = {
     *("_trainable", "activity_regularizer", REGULARIZERS, CONSTRAINTS, "_kernel_regularizer", "_bias_regularizer"),
     *("_kernel_constraint", "_bias_constraint", "_embeddings_regularizer", "_embeddings_constraint", "_lock"),
 }
-_ABOUT_THE_PAST = {"name", "built", "inbound_nodes", "batch_input_shape", "kernel_initializer", "bias_initializer"}
-# Dicts and lists that are looked at in another way, or change only when parts do.
-_LOOKED_AT = {*REGISTRIES, "_given", "_operations", "_taken"}
+_DESCRIPTIVE = {"name", "built", "inbound_nodes", "batch_input_shape", "kernel_initializer", "bias_initializer"}
+# Dicts and lists that are compared in another way, or change only when parts do.
+_GUARDED_ELSEWHERE = {*REGISTRIES, "_given", "_operations", "_taken"}
 _TRAINING = attrgetter("training")
 _VALUE = attrgetter("cell_contents")
 
 
 class Guard:
-    """A module as it was: its parts, their attributes, and where their weights lie.
+    """A snapshot of a module to compare with: its parts, their attributes, and the addresses of their weights.
 
     Args:
         module: the module.
-        beside: other objects whose attributes calls depend on, such as losses.
+        extra_objects: other objects whose attributes calls depend on, such as losses.
     """
 
-    def __init__(self, module: nn.Module, beside: Iterable[Any] = ()):
+    def __init__(self, module: nn.Module, extra_objects: Iterable[Any] = ()):
         skipped = (
-            _RESTLESS
-            | _ABOUT_THE_PAST
+            _VOLATILE
+            | _DESCRIPTIVE
             | {name for name in vars(Layer(name="plain")) if name.startswith("_")} - {"_trainable"}
         )
         self._parts = list(module.modules())
         self._types = [type(part) for part in self._parts]
         dicts = [part.__dict__ for part in self._parts]
-        in_dicts = all("training" in one for one in dicts)  # not so in TorchScript's modules
-        self._mode: Any = itemgetter("training") if in_dicts else _TRAINING
-        self._with_modes: list[Any] = dicts if in_dicts else self._parts
-        self._helpers = helpers_of(self._parts, beside)
-        read = References([*self._parts, *self._helpers, *functions_of(self._parts), *beside])
+        has_plain_attributes = all("training" in one for one in dicts)  # not so in TorchScript's modules
+        self._mode_of: Any = itemgetter("training") if has_plain_attributes else _TRAINING
+        self._mode_owners: list[Any] = dicts if has_plain_attributes else self._parts
+        self._helpers = helpers_of(self._parts, extra_objects)
+        references = References([*self._parts, *self._helpers, *functions_of(self._parts), *extra_objects])
         self._attributes = [
             (attributes_of(one), name, value)
             for one in (*self._parts, *self._helpers)
             for name, value in attributes_of(one).items()
-            if name not in skipped and read.reads(one, name)
+            if name not in skipped and references.reads(one, name)
         ]
         self._skipped = skipped
-        self._names_of = [(one, own := attributes_of(one), {*own}) for one in (*self._parts, *self._helpers)]
-        self._cells = read.cells
-        held = [value for *_, value in (*read.places, *read.cells) if issubclass(type(value), nn.Module)]
+        self._known_names = [(one, own := attributes_of(one), {*own}) for one in (*self._parts, *self._helpers)]
+        self._cells = references.cells
+        modules = [
+            value for *_, value in (*references.bindings, *references.cells) if issubclass(type(value), nn.Module)
+        ]
         known = {*map(id, self._parts)}  # their modes are in the key of each program
-        self._hidden = [part for one in held for part in one.modules() if id(part) not in known]  # such as a teacher's
-        self._hidden_modes = [*map(_TRAINING, self._hidden)]
-        self._attributes += read.places
-        inside: list[Place] = [({}, name, value) for _, name, value in self._cells]
-        containers = [one for one in (*self._attributes, *inside) if issubclass(type(one[2]), KINDS)]
-        self._containers = ContainerGuard([*containers_within(one for one in containers if one[1] not in _LOOKED_AT)])
-        shared = class_attributes((*self._parts, *self._helpers))
-        self._shared = [place for place in shared if read.is_named(place[1])]
-        self._reads, self._is_named = read.reads, read.is_named  # the names of code of one's own
+        # Modules that variables hold, such as a teacher.
+        self._unregistered = [part for one in modules for part in one.modules() if id(part) not in known]
+        self._unregistered_modes = [*map(_TRAINING, self._unregistered)]
+        self._attributes += references.bindings
+        cell_bindings: list[Binding] = [({}, name, value) for _, name, value in self._cells]
+        containers = [one for one in (*self._attributes, *cell_bindings) if issubclass(type(one[2]), CONTAINERS)]
+        self._containers = ContainerGuard(
+            [*containers_within(one for one in containers if one[1] not in _GUARDED_ELSEWHERE)]
+        )
+        found = class_attributes((*self._parts, *self._helpers))
+        self._class_attributes = [binding for binding in found if references.is_named(binding[1])]
+        self._reads, self._is_named = references.reads, references.is_named
         registries = [part.__dict__.get(name) for part in self._parts for name in REGISTRIES]
-        self._sizes = [(registry, len(registry)) for registry in registries if registry is not None]
+        self._registry_sizes = [(registry, len(registry)) for registry in registries if registry is not None]
         self._weights = WeightGuard(self._parts)
         self._members = [
             (registry, name, member)
@@ -110,7 +115,7 @@ class Guard:
             for registry in (part._modules, part.__dict__.get(REGULARIZERS, {}), part.__dict__.get(CONSTRAINTS, {}))
             for name, member in registry.items()
         ]
-        self._empty_places = [
+        self._none_entries = [
             (registry, name, None)
             for part in self._parts
             for registry in (part._parameters, part._buffers)
@@ -122,38 +127,38 @@ class Guard:
             for part in self._parts
             for kind in (REGULARIZERS, CONSTRAINTS)
         ]
-        self._arrange()
+        self._prepare_comparisons()
 
-    def _arrange(self) -> None:
-        """The same facts in tuples, for `holds`."""
+    def _prepare_comparisons(self) -> None:
+        """Arrange the snapshot in lists and tuples, for `holds`."""
         outputs: ByOwner = {}
         training: ByOwner = {}
         self._absent = []
-        single = []  # what equals others without being them
-        for own, name, value in (*self._attributes, *self._empty_places, *self._members, *self._rules):
+        by_identity = []  # values whose == does not give one bool
+        for own, name, value in (*self._attributes, *self._none_entries, *self._members, *self._rules):
             if name not in own:
                 self._absent.append((own, name))
             elif issubclass(type(value), (Tensor, np.ndarray)):
-                single.append((own, name, value))
+                by_identity.append((own, name, value))
             else:
-                is_read = self._is_named(name) or self._is_named(name.strip("_"))  # by its property
-                group = training if name in _ABOUT_TRAINING and not is_read else outputs
+                is_read = self._is_named(name) or self._is_named(name.strip("_"))  # or the property in front of it
+                group = training if name in _TRAINING_ONLY and not is_read else outputs
                 group.setdefault(id(own), (own, {}))[1][name] = value
-        for kind, name, value in self._shared:
+        for kind, name, value in self._class_attributes:
             outputs.setdefault(id(kind), (vars(kind), {}))[1][name] = value
         self._for_outputs, self._for_training = AttributeGuard(outputs), AttributeGuard(training)
-        self._dicts = [own for _, own, _ in self._names_of]
+        self._dicts = [own for _, own, _ in self._known_names]
         self._counts = [*map(len, self._dicts)]
         self._owners, self._names, self._values = (
-            ([*column] for column in zip(*single, strict=True)) if single else [[]] * 3
+            ([*column] for column in zip(*by_identity, strict=True)) if by_identity else [[]] * 3
         )
-        self._empty = [registry for registry, size in self._sizes if not size]
-        filled = [(registry, size) for registry, size in self._sizes if size]
+        self._empty = [registry for registry, size in self._registry_sizes if not size]
+        filled = [(registry, size) for registry, size in self._registry_sizes if size]
         self._filled, self._lengths = [registry for registry, _ in filled], [size for _, size in filled]
-        self._closures, self._closed = [cell for cell, *_ in self._cells], [value for *_, value in self._cells]
+        self._cell_objects, self._cell_values = [cell for cell, *_ in self._cells], [value for *_, value in self._cells]
 
     def holds(self) -> bool:
-        """Whether everything is as it was."""
+        """Whether nothing that a step depends on has changed."""
         return (
             self.holds_for_outputs()
             and self._for_training.holds()
@@ -162,7 +167,7 @@ class Guard:
         )
 
     def holds_for_outputs(self) -> bool:
-        """Whether all that outputs in eval mode depend on is as it was."""
+        """Whether nothing that outputs in eval mode depend on has changed."""
         try:
             if not self._for_outputs.holds():
                 return False
@@ -177,51 +182,51 @@ class Guard:
                 and (not self._values or all(map(is_, map(dict.get, self._owners, self._names), self._values)))
                 and ([*map(len, self._dicts)] == self._counts or self._has_no_new_names())
                 and self._containers.holds()
-                and (not self._hidden or [*map(_TRAINING, self._hidden)] == self._hidden_modes)
-                and (not self._closures or all(map(is_, map(_VALUE, self._closures), self._closed)))
+                and (not self._unregistered or [*map(_TRAINING, self._unregistered)] == self._unregistered_modes)
+                and (not self._cell_objects or all(map(is_, map(_VALUE, self._cell_objects), self._cell_values)))
             )
-        except Exception:  # something is gone
+        except Exception:  # something is missing
             return False
 
     def strides_hold(self) -> bool:
-        """Whether no weight is turned on its own memory."""
+        """Whether no weight was transposed in its own memory."""
         return self._weights.strides_hold()
 
     def _has_no_new_names(self) -> bool:
-        """Whether no object has an attribute that it did not have and that calls may read."""
+        """Whether no object has a new attribute that calls may read."""
         if any(self._reads(one, name) for one, _, name in self._new_names()):
             return False
         self._counts = [*map(len, self._dicts)]
         return True
 
     def difference(self) -> str | None:
-        """What is not as it was, in words; None if there is nothing."""
-        for owners in (self._attributes, self._empty_places, self._members, self._rules):
+        """A description of the first change; None if there is none."""
+        for owners in (self._attributes, self._none_entries, self._members, self._rules):
             for own, name, value in owners:
                 if own.get(name) is not value:
                     return f"the attribute {name!r} of {self._owner(own)}"
         for _, own, name in self._new_names():
             return f"the attribute {name!r} of {self._owner(own)}"
-        for kind, name, value in self._shared:
+        for kind, name, value in self._class_attributes:
             if vars(kind).get(name) is not value:
                 return f"the attribute {name!r} of the class {kind.__name__}"
         for cell, name, value in self._cells:
             if cell.cell_contents is not value:
                 return f"the variable {name!r} of a closure"
-        for own, name, _ in self._containers.moved():
+        for own, name, _ in self._containers.differences():
             return f"what is in the attribute {name!r} of {self._owner(own)}"
         for part, kind in zip(self._parts, self._types, strict=True):
             if type(part) is not kind:
                 return f"the class of a {kind.__name__}"
-        for registry, size in self._sizes:
+        for registry, size in self._registry_sizes:
             if len(registry) != size:
                 return f"what belongs to {self._owner(registry)}"
-        for registry, what in self._weights.moved():
+        for registry, what in self._weights.differences():
             return f"{what} of {self._owner(registry)}"
         return None
 
     def _owner(self, registry: Any) -> str:
-        """The part that has this dict or list, in words."""
+        """A description of the object that has this dict or list."""
         for path, part in self._parts[0].named_modules():
             own = part.__dict__
             if own is registry or any(value is registry for value in own.values()):
@@ -232,29 +237,25 @@ class Guard:
         return next((type(one).__name__ for one in self._helpers if attributes_of(one) is registry), "an object")
 
     def _new_names(self) -> Iterator[tuple[Any, dict[str, Any], str]]:
-        """Attributes that objects did not have."""
-        for one, own, names in self._names_of:
+        """(object, its __dict__, name) of each new attribute."""
+        for one, own, names in self._known_names:
             for name in own.keys() - names - self._skipped:
-                is_note_of_a_layer = name[0] == "_" and "_token" in own and not isinstance(own[name], Tensor)
-                if not is_note_of_a_layer:
+                is_private_of_layer = name[0] == "_" and "_token" in own and not isinstance(own[name], Tensor)
+                if not is_private_of_layer:
                     yield one, own, name
 
     def values(self) -> list[Any]:
-        """What attributes and variables hold."""
+        """The values of attributes and of variables in closures."""
         return [*(value for *_, value in self._attributes), *(value for *_, value in self._cells)]
 
-    def tensors(self) -> list[Tensor]:
-        """The tensors that are neither parameters nor buffers, but that attributes and variables hold."""
-        return [value for value in self.values() if issubclass(type(value), Tensor)]
-
     def restore(self) -> None:
-        """Undo what a call assigned to attributes."""
-        for own, name, value in (*self._attributes, *self._empty_places):
+        """Undo assignments to attributes, variables and items of containers."""
+        for own, name, value in (*self._attributes, *self._none_entries):
             if own.get(name) is not value:
                 own[name] = value
         for _, own, name in [*self._new_names()]:
             del own[name]
-        for kind, name, value in self._shared:
+        for kind, name, value in self._class_attributes:
             if vars(kind).get(name) is not value:
                 setattr(kind, name, value)
         for cell, _, value in self._cells:
@@ -262,9 +263,9 @@ class Guard:
         self._containers.restore()
 
     def modes(self) -> tuple[bool, ...]:
-        """Which parts are in train mode."""
-        return tuple(map(self._mode, self._with_modes))
+        """For each part, whether it is in train mode."""
+        return tuple(map(self._mode_of, self._mode_owners))
 
-    def trains(self) -> bool:
+    def is_training(self) -> bool:
         """Whether any part is in train mode."""
-        return True in map(self._mode, self._with_modes)
+        return True in map(self._mode_of, self._mode_owners)

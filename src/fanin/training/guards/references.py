@@ -1,7 +1,7 @@
-"""What code of one's own reads beside its arguments: global variables, closures, and attributes of its objects.
+"""What the user's code reads besides its arguments: global variables, closures, and attributes of objects.
 
-A program holds all of that. Only what calls can reach counts: the names in `forward`, in the functions and methods that
-it names, and so on; a list of losses that the training loop keeps in a module does not.
+A program has all of that baked in. Only what calls can reach counts: the names in `forward`, in the functions and
+methods that it names, and so on; not a list of losses that the training loop keeps in a module.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 
 from torch import nn
 
-from fanin.training.guards.container_guard import Place
+from fanin.training.guards.container_guard import Binding
 
-# Code of these packages reads no variable that changes.
-_KNOWN_CODE = {"fanin", "torch", "numpy", *sys.stdlib_module_names}
-_CALLS = {"forward", "call", "__call__"}
-_BY_ANY_NAME = {
+# The code of these packages is not the user's, and is not followed.
+_LIBRARIES = {"fanin", "torch", "numpy", *sys.stdlib_module_names}
+_ENTRY_POINTS = {"forward", "call", "__call__"}
+_REFLECTION = {
     "getattr",
     "hasattr",
     "vars",
@@ -29,8 +29,8 @@ _BY_ANY_NAME = {
     "exec",
     "attrgetter",
 }  # functions that read attributes by any name
-# Methods that calls do not run, also where a class has its own.
-_BESIDE_CALLS = {
+# Methods that calls do not run, even if the user's class defines them.
+_NOT_IN_CALLS = {
     *("__init__", "__repr__", "__str__", "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__"),
     *("__copy__", "__deepcopy__", "train", "eval", "extra_repr", "state_dict", "load_state_dict", "parameters"),
     *("named_parameters", "to", "get_config", "from_config", "build", "compile", "fit", "summary", "requires_grad_"),
@@ -38,10 +38,10 @@ _BESIDE_CALLS = {
 Cell = tuple[CellType, str, Any]  # a variable of a closure, its name, and its value
 
 
-def is_own(one: Any) -> bool:
-    """Whether a class or a function is of one's own code, as far as its package tells; what was generated has none."""
+def is_user_code(one: Any) -> bool:
+    """Whether a class or a function is the user's, by its package; generated code has none."""
     package = str(getattr(one, "__module__", None) or "").partition(".")[0]
-    return bool(package) and package not in _KNOWN_CODE
+    return bool(package) and package not in _LIBRARIES
 
 
 class References:
@@ -51,69 +51,69 @@ class References:
         objects: modules, losses, functions, whatever is called.
 
     Attributes:
-        places: global variables, and attributes of objects that variables hold. Modules, classes and functions are left
-            out: one does not assign others.
+        bindings: global variables, and attributes of objects that variables hold; no modules, classes and functions,
+            which are hardly ever reassigned.
         cells: variables of closures, likewise.
     """
 
     def __init__(self, objects: Iterable[Any]):
-        self._places: dict[tuple[int, str], Place] = {}
+        self._bindings: dict[tuple[int, str], Binding] = {}
         self._cells: dict[int, Cell] = {}
         self._names: set[str] = set()
-        self._reads_all = False
-        self._methods: dict[str, list[FunctionType]] = {}  # those that no call has named yet
-        waiting, known = list(self._entries(objects)), set[int]()
+        self._reads_any_name = False
+        self._methods: dict[str, list[FunctionType]] = {}  # by name: methods that no followed code has named yet
+        waiting, known = list(self._entry_points(objects)), set[int]()
         while waiting:
             function = waiting.pop()
             if id(function) not in known:
                 known.add(id(function))
                 waiting += self._follow(function)
-        held = [place[2] for place in self._places.values()] + [cell[2] for cell in self._cells.values()]
-        for one in filter(_has_options, held):
+        values = [binding[2] for binding in self._bindings.values()] + [cell[2] for cell in self._cells.values()]
+        for one in filter(_has_options, values):
             own = attributes_of(one)
-            self._places |= {(id(own), name): (own, name, own[name]) for name in filter(self.is_named, own)}
-        self.places, self.cells = list(self._places.values()), list(self._cells.values())
+            self._bindings |= {(id(own), name): (own, name, own[name]) for name in filter(self.is_named, own)}
+        self.bindings, self.cells = list(self._bindings.values()), list(self._cells.values())
 
     def reads(self, one: Any, name: str) -> bool:
         """Whether calls may read this attribute of an object."""
         kind = type(one)
-        if not is_own(kind) or self.is_named(name):
+        if not is_user_code(kind) or self.is_named(name):
             return True
-        # The library's part of the object, such as Dense.call in a class derived from Dense, is not followed.
-        return any(name in _names_in_class(base) for base in kind.__mro__ if not is_own(base))
+        # Library code of the object, such as Dense.call in a class derived from Dense: all that it names counts.
+        return any(name in _names_in_class(base) for base in kind.__mro__ if not is_user_code(base))
 
     def is_named(self, name: str) -> bool:
-        """Whether code of one's own names an attribute, or may read any."""
-        return self._reads_all or name in self._names
+        """Whether the user's code names an attribute, or may read any."""
+        return self._reads_any_name or name in self._names
 
-    def _entries(self, objects: Iterable[Any]) -> Iterator[FunctionType]:
-        """The functions that a call of these objects runs first. Their other methods wait to be named."""
+    def _entry_points(self, objects: Iterable[Any]) -> Iterator[FunctionType]:
+        """The functions that calls of these objects run first. Their other methods are followed once they are named."""
         seen: set[int] = set()
         for one in _unwrapped(objects):
             if issubclass(type(one), FunctionType):
-                if is_own(one):
+                if is_user_code(one):
                     yield one
                 continue
-            bases = [base for base in type(one).__mro__ if not is_own(base)]
+            bases = [base for base in type(one).__mro__ if not is_user_code(base)]
             for kind in type(one).__mro__:
-                if not is_own(kind) or id(kind) in seen:
+                if not is_user_code(kind) or id(kind) in seen:
                     continue
                 seen.add(id(kind))
                 for name, function in _functions_in(kind):
                     by_syntax = name[:2] == name[-2:] == "__"  # x[0], len(x), x * y
-                    is_known = by_syntax or name in _CALLS or any(name in vars(base) for base in bases)
-                    if is_known and name not in _BESIDE_CALLS:
+                    is_known = by_syntax or name in _ENTRY_POINTS or any(name in vars(base) for base in bases)
+                    if is_known and name not in _NOT_IN_CALLS:
                         yield function
                     else:
                         self._methods.setdefault(name, []).append(function)
 
     def _follow(self, function: FunctionType) -> list[FunctionType]:
-        """Note what a function reads; returns the functions of one's own that it names."""
+        """Record what a function reads; returns the user's functions that it names."""
         new = _names(function.__code__) - self._names
         self._names |= new
-        self._reads_all |= not _globals(function.__code__).isdisjoint(_BY_ANY_NAME) or "__dict__" in new
+        self._reads_any_name |= not _globals(function.__code__).isdisjoint(_REFLECTION) or "__dict__" in new
         found = [*self._read_globals(function), *self._read_closure(function)]
-        further = list(self._entries(one for one in found if is_own(one) or type(one) is partial))
+        further = list(self._entry_points(one for one in found if is_user_code(one) or type(one) is partial))
         return further + [method for name in new for method in self._methods.pop(name, ())]
 
     def _read_globals(self, function: FunctionType) -> Iterator[Any]:
@@ -122,7 +122,7 @@ class References:
             if name in own:
                 yield own[name]
                 if _is_data(own[name]):
-                    self._places[id(own), name] = own, name, own[name]
+                    self._bindings[id(own), name] = own, name, own[name]
 
     def _read_closure(self, function: FunctionType) -> Iterator[Any]:
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
@@ -159,9 +159,9 @@ def _unwrapped(objects: Iterable[Any]) -> Iterator[Any]:
 
 
 def holds_options(value: Any) -> bool:
-    """Whether an object is of one's own class, or made to hold options."""
+    """Whether an object is of a class of the user's, or a namespace of options."""
     kind = type(value)
-    return is_own(kind) or issubclass(kind, (Namespace, SimpleNamespace))
+    return is_user_code(kind) or issubclass(kind, (Namespace, SimpleNamespace))
 
 
 def _functions_in(kind: type) -> Iterator[tuple[str, FunctionType]]:
@@ -200,5 +200,5 @@ def _is_data(value: Any) -> bool:
 
 
 def _has_options(value: Any) -> bool:
-    """Whether an object is of one's own class, or made to hold options; modules have too many attributes to compare."""
+    """As `holds_options`, without modules, which have too many attributes to compare."""
     return holds_options(value) and not issubclass(type(value), nn.Module)

@@ -1,10 +1,10 @@
-"""Activations in place: relu(x) overwrites x where nobody else reads x."""
+"""Fused activations: relu becomes part of the product before it, where nobody else reads the product."""
 
 from __future__ import annotations
 
 from torch import fx
 
-from fanin.program.effects import Changes, aten, memories
+from fanin.program.effects import Mutations, aten, storages_of
 from fanin.program.matmul import ADDMM_RELU
 from fanin.program.passes.rewrite import same_layout
 
@@ -13,12 +13,12 @@ def fuse_activations(graph: fx.Graph) -> None:
     """relu(addmm(b, x, w)) -> _addmm_activation(b, x, w): one operation, one buffer."""
     if ADDMM_RELU is None:
         return
-    changes = Changes(graph)
+    mutations = Mutations(graph)
     for node in list(graph.nodes):
         if node.target != aten.relu.default:
             continue
         product = node.args[0]
-        single = len(product.users) == 1 and not changes.ever(product) and len(memories(product)) == 1
+        single = len(product.users) == 1 and not mutations.is_mutated(product) and len(storages_of(product)) == 1
         if product.target != aten.addmm.default or not single or not same_layout(product, node):
             continue
         if product.meta["val"].device.type != "cpu":

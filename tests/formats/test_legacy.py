@@ -578,3 +578,11 @@ def test_a_module_without_layers(tmp_path):
     write(tmp_path / "w.h5", chain(values(3, 4, 2)))
     with pytest.raises(MismatchError, match="no `layers`"):
         load_weights(torch.nn.Linear(3, 4), tmp_path / "w.h5")
+
+
+def test_a_file_of_this_name_that_is_none_is_told_of_hdf5(tmp_path):
+    path = tmp_path / "model.h5"
+    path.write_text("no model at all")
+    with pytest.raises(FormatError, match="HDF5") as caught:
+        load_model(path)
+    assert "zip" not in str(caught.value)

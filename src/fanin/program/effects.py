@@ -70,6 +70,11 @@ def draws_random(node: fx.Node) -> bool:
     return torch.Tag.nondeterministic_seeded in tags
 
 
+def is_pure(node: fx.Node) -> bool:
+    """Whether a node is an operation that neither mutates an input nor draws random numbers."""
+    return node.op == "call_function" and not mutated_inputs(node) and not draws_random(node)
+
+
 def is_view(node: fx.Node) -> bool:
     """Whether a node's result is a view of its first input, by its schema."""
     if node.op != "call_function":

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import fx
 
-from fanin.program.effects import Mutations, draws_random, mutated_inputs
+from fanin.program.effects import Mutations, is_pure
 from fanin.program.passes.rewrite import replace
 
 
@@ -19,7 +19,7 @@ def merge_common_subexpressions(graph: fx.Graph) -> None:
     outputs = set(graph.output_node().args[0])  # type: ignore[arg-type]
     known: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):
-        if node.op != "call_function" or draws_random(node) or mutated_inputs(node) or mutations.is_mutated(node):
+        if not is_pure(node) or mutations.is_mutated(node):
             continue
         key = _key(node)
         first = known.get(key)

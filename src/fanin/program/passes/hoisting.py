@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from fanin.program.effects import Mutations, aten, draws_random, mutated_inputs
+from fanin.program.effects import Mutations, aten, is_pure
 
 _FILLS = {aten.ones_like.default: 1, aten.zeros_like.default: 0, aten.new_ones.default: 1, aten.new_zeros.default: 0}
 
@@ -17,13 +17,7 @@ def mark_constants(graph: fx.Graph) -> None:
     mutations = Mutations(graph)
     outputs = set(graph.output_node().args[0])  # type: ignore[arg-type]
     for node in graph.nodes:
-        if (
-            node.op != "call_function"
-            or mutated_inputs(node)
-            or draws_random(node)
-            or mutations.is_mutated(node)
-            or node in outputs
-        ):
+        if not is_pure(node) or mutations.is_mutated(node) or node in outputs:
             continue
         if "empty" not in str(node.target) and all(source.meta.get("constant") for source in node.all_input_nodes):
             node.meta["constant"] = True

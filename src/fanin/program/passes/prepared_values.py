@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fanin.program.effects import Mutations, draws_random, is_view, mutated_inputs
+from fanin.program.effects import Mutations, is_pure, is_view
 from fanin.program.trace import Traced
 
 
@@ -14,13 +14,7 @@ def mark_prepared(traced: Traced) -> None:
     outputs = set(traced.outputs)
     known = {node for node in traced.static if not mutations.is_mutated(node)}
     for node in traced.graph.nodes:
-        if (
-            node.op != "call_function"
-            or mutated_inputs(node)
-            or draws_random(node)
-            or mutations.is_mutated(node)
-            or node in outputs
-        ):
+        if not is_pure(node) or mutations.is_mutated(node) or node in outputs:
             continue
         if node.meta.get("constant"):
             known.add(node)
